@@ -1,0 +1,1 @@
+"""Neuroglancer Precomputed volumes in xarray, zarr and dask."""

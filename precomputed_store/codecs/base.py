@@ -1,0 +1,149 @@
+"""What an encoding is: a frozen dataclass of its parameters that turns chunk bytes into an array.
+
+Codecs are pure: no I/O, no state. An optional library is imported inside the method
+that needs it, so that a codec's metadata can be read without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from precomputed_store.errors import UnsupportedError
+
+__all__ = ["CZYX", "Buffer", "ChunkArray", "Codec", "Place", "require"]
+
+CZYX: TypeAlias = tuple[int, int, int, int]
+Buffer: TypeAlias = bytes | bytearray | memoryview
+ChunkArray: TypeAlias = npt.NDArray[Any]
+
+Place: TypeAlias = Literal["inline", "thread", "worker"]
+"""Where a codec may run.
+
+``inline``: cheap enough for an event loop's own thread. ``thread``: long enough to be
+sent to a thread. ``worker``: native code that malformed bytes can crash, to be run in
+an isolated process.
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Codec(ABC):
+    """One encoding with its parameters.
+
+    The dataclass fields of a subclass are the members of a scale in `info` that belong
+    to the encoding, under the names that they have there.
+    """
+
+    name: ClassVar[str]
+    """Value of ``encoding`` in `info`, lower case."""
+    place: ClassVar[Place] = "thread"
+    data_types: ClassVar[tuple[str, ...]]
+    """Data types that the encoding can hold."""
+    channels: ClassVar[tuple[int, ...] | None] = None
+    """Channel counts that the encoding can hold; None for any."""
+    content_type: ClassVar[str] = "application/octet-stream"
+    compressible: ClassVar[bool] = False
+    """Whether ``compress="auto"`` compresses chunks once more (gzip) on object stores."""
+    lossless: ClassVar[bool] = True
+    in_neuroglancer: ClassVar[bool] = True
+    """Whether the Neuroglancer client decodes it."""
+
+    @classmethod
+    def parameter_names(cls) -> tuple[str, ...]:
+        """Members of a scale that belong to this encoding."""
+        return tuple(field.name for field in dataclasses.fields(cls))
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, object]) -> Codec:
+        """Build from the members of a scale named in `parameter_names`.
+
+        Raises
+        ------
+        ValueError
+            With one ``(member, message)`` pair of strings in ``args`` per wrong member.
+        """
+        return cls(**parameters)
+
+    def to_parameters(self) -> dict[str, Any]:
+        """The members of a scale that `from_parameters` reads, without those unset."""
+        pairs = ((name, getattr(self, name)) for name in self.parameter_names())
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in pairs
+            if value is not None
+        }
+
+    @abstractmethod
+    def decode(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> ChunkArray:
+        """Chunk bytes to voxels.
+
+        Parameters
+        ----------
+        data : bytes-like
+            The encoded chunk, content encoding undone.
+        shape : (int, int, int, int)
+            Expected ``(channel, z, y, x)`` shape, already cropped to the volume.
+        dtype : numpy.dtype
+            Expected data type.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of exactly `shape` and `dtype`; may be read-only or a view of `data`.
+
+        Raises
+        ------
+        FormatError
+            The bytes are not an encoded chunk of this shape and data type.
+        UnsupportedError
+            The library that decodes it is not installed.
+        """
+
+    @abstractmethod
+    def encode(self, array: ChunkArray) -> bytes:
+        """Voxels ``(channel, z, y, x)`` of any strides to chunk bytes.
+
+        Raises
+        ------
+        FormatError
+            These voxels cannot be held in this encoding.
+        UnsupportedError
+            The library that encodes it is not installed.
+        """
+
+    @abstractmethod
+    def max_encoded_bytes(self, *, shape: CZYX, dtype: np.dtype[Any]) -> int:
+        """An upper bound of the size of any valid encoded chunk: what inflation may reach."""
+
+    @abstractmethod
+    def recognises(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> bool:
+        """Whether `data` begins like this encoding (or has its exact length).
+
+        Asked only where the storage cannot say if a content encoding was already undone.
+        """
+
+
+def require(module: str, *, extra: str | None, purpose: str) -> ModuleType:
+    """Import an optional library, or say how to install it.
+
+    Raises
+    ------
+    UnsupportedError
+        It is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        name = module.partition(".")[0]
+        package = f"precomputed-store[{extra}]" if extra else name
+        raise UnsupportedError(
+            f"{purpose} needs the package {name!r}, which cannot be imported ({error}): "
+            f"pip install '{package}'"
+        ) from error

@@ -1,0 +1,216 @@
+"""The chunk grid: cell ⇄ voxel box ⇄ chunk name ⇄ chunk id. Pure arithmetic.
+
+Edge chunks are cropped to the volume here and nowhere else.
+Specification: volume.md, "Chunked representation of volume data".
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+__all__ = ["Box", "ChunkGrid", "XYZ"]
+
+XYZ: TypeAlias = tuple[int, int, int]
+
+_CHUNK_NAME = re.compile(r"(-?\d+)-(-?\d+)_(-?\d+)-(-?\d+)_(-?\d+)-(-?\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A half-open box of voxels, ``start <= (x, y, z) < stop``.
+
+    Examples
+    --------
+    >>> Box((0, 0, 0), (4, 3, 2)).shape
+    (4, 3, 2)
+    >>> print(Box((-8, 0, 0), (56, 64, 64)))
+    [-8:56, 0:64, 0:64]
+    """
+
+    start: XYZ
+    stop: XYZ
+
+    @property
+    def shape(self) -> XYZ:
+        """Extent along x, y and z, in voxels (zero where the box is empty)."""
+        return _xyz(max(0, b - a) for a, b in zip(self.start, self.stop, strict=True))
+
+    @property
+    def is_empty(self) -> bool:
+        return any(b <= a for a, b in zip(self.start, self.stop, strict=True))
+
+    def intersection(self, other: Box) -> Box:
+        return Box(
+            _xyz(map(max, self.start, other.start)), _xyz(map(min, self.stop, other.stop))
+        )
+
+    def contains(self, other: Box) -> bool:
+        """Whether every voxel of `other` lies in this box."""
+        return other.is_empty or (
+            all(a <= b for a, b in zip(self.start, other.start, strict=True))
+            and all(a >= b for a, b in zip(self.stop, other.stop, strict=True))
+        )
+
+    def __str__(self) -> str:
+        return "[" + ", ".join(
+            f"{a}:{b}" for a, b in zip(self.start, self.stop, strict=True)
+        ) + "]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkGrid:
+    """The division of one scale into chunks, in voxels.
+
+    Cells are numbered from the volume's first voxel, whatever its `voxel_offset`.
+
+    Examples
+    --------
+    >>> grid = ChunkGrid(size=(110, 64, 50), voxel_offset=(10, 0, 0), chunk_size=(64, 64, 64))
+    >>> grid.shape
+    (2, 1, 1)
+    >>> grid.chunk_name((1, 0, 0))
+    '74-120_0-64_0-50'
+    """
+
+    size: XYZ
+    voxel_offset: XYZ
+    chunk_size: XYZ
+
+    @cached_property
+    def shape(self) -> XYZ:
+        """Number of cells along x, y and z."""
+        return _xyz(-(-s // c) for s, c in zip(self.size, self.chunk_size, strict=True))
+
+    @property
+    def bounds(self) -> Box:
+        """All voxels of the volume."""
+        return Box(
+            self.voxel_offset,
+            _xyz(o + s for o, s in zip(self.voxel_offset, self.size, strict=True)),
+        )
+
+    @property
+    def num_cells(self) -> int:
+        return math.prod(self.shape)
+
+    def chunk_shape(self, cell: XYZ) -> XYZ:
+        """Extent of the chunk at `cell`, cropped to the volume."""
+        return _xyz(
+            min(c, s - g * c)
+            for g, c, s in zip(cell, self.chunk_size, self.size, strict=True)
+        )
+
+    def cell_box(self, cell: XYZ) -> Box:
+        """Voxels stored in the chunk at `cell`, cropped to the volume."""
+        start = _xyz(
+            o + g * c
+            for g, c, o in zip(cell, self.chunk_size, self.voxel_offset, strict=True)
+        )
+        return Box(
+            start, _xyz(a + n for a, n in zip(start, self.chunk_shape(cell), strict=True))
+        )
+
+    def chunk_name(self, cell: XYZ) -> str:
+        """File name of `cell` below the scale's key.
+
+        Specification: volume.md, "Unsharded chunk storage".
+        """
+        (x0, y0, z0), (x1, y1, z1) = (box := self.cell_box(cell)).start, box.stop
+        return f"{x0}-{x1}_{y0}-{y1}_{z0}-{z1}"
+
+    def cell_of_name(self, name: str) -> XYZ | None:
+        """The cell that `name` is the chunk name of, or None if it is not of this grid."""
+        match = _CHUNK_NAME.fullmatch(name)
+        if match is None:
+            return None
+        cell = _xyz(
+            (int(start) - o) // c
+            for start, o, c in zip(
+                match.groups()[::2], self.voxel_offset, self.chunk_size, strict=True
+            )
+        )
+        inside = all(0 <= g < n for g, n in zip(cell, self.shape, strict=True))
+        return cell if inside and self.chunk_name(cell) == name else None
+
+    def cells(self, box: Box | None = None) -> Iterator[XYZ]:
+        """Every cell that meets `box` (default: the whole volume), x fastest."""
+        box = self.bounds if box is None else box.intersection(self.bounds)
+        if box.is_empty:
+            return
+        spans = [
+            range((a - o) // c, -(-(b - o) // c))
+            for a, b, o, c in zip(
+                box.start, box.stop, self.voxel_offset, self.chunk_size, strict=True
+            )
+        ]
+        for z, y, x in itertools.product(*reversed(spans)):
+            yield x, y, z
+
+    def is_aligned(self, box: Box) -> bool:
+        """Whether `box` is a union of whole chunks (cropped ones count as whole)."""
+        return self.bounds.contains(box) and self.rounded_out(box) == box
+
+    def rounded_out(self, box: Box) -> Box:
+        """The smallest union of whole chunks that covers `box`."""
+        bounds = self.bounds
+        start = _xyz(
+            o + (a - o) // c * c
+            for a, o, c in zip(box.start, self.voxel_offset, self.chunk_size, strict=True)
+        )
+        stop = _xyz(
+            o - (o - b) // c * c
+            for b, o, c in zip(box.stop, self.voxel_offset, self.chunk_size, strict=True)
+        )
+        return Box(start, stop).intersection(bounds)
+
+    @cached_property
+    def _morton_bits(self) -> tuple[tuple[int, int], ...]:
+        """(dimension, bit) of each output bit of the compressed Morton code."""
+        return tuple(
+            (dim, bit)
+            for bit in range(max((n - 1).bit_length() for n in self.shape))
+            for dim in range(3)
+            if (1 << bit) < self.shape[dim]
+        )
+
+    @property
+    def num_chunk_id_bits(self) -> int:
+        """Number of bits of the largest chunk id."""
+        return len(self._morton_bits)
+
+    def chunk_id(self, cell: XYZ) -> int:
+        """Compressed Morton code of `cell`.
+
+        Specification: volume.md, "Compressed morton code".
+
+        Examples
+        --------
+        >>> grid = ChunkGrid(size=(4, 2, 1), voxel_offset=(0, 0, 0), chunk_size=(1, 1, 1))
+        >>> [grid.chunk_id((x, y, 0)) for y in range(2) for x in range(4)]
+        [0, 1, 4, 5, 2, 3, 6, 7]
+        """
+        code = 0
+        for position, (dim, bit) in enumerate(self._morton_bits):
+            code |= (cell[dim] >> bit & 1) << position
+        return code
+
+    def cell_of_id(self, chunk_id: int) -> XYZ | None:
+        """The cell with this compressed Morton code, or None if there is none in the grid."""
+        if chunk_id >> len(self._morton_bits):
+            return None
+        cell = [0, 0, 0]
+        for position, (dim, bit) in enumerate(self._morton_bits):
+            cell[dim] |= (chunk_id >> position & 1) << bit
+        inside = all(g < n for g, n in zip(cell, self.shape, strict=True))
+        return _xyz(cell) if inside else None
+
+
+def _xyz(values: object) -> XYZ:
+    x, y, z = values  # type: ignore[attr-defined]
+    return x, y, z
