@@ -1,0 +1,139 @@
+"""From a selection of voxels to the chunks that hold them. Pure, no I/O.
+
+The engine's axes are ``(channel, z, y, x)``, counted from the volume's first voxel;
+the grid's cells are ``(x, y, z)``. The two meet here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from precomputed_store.grid import XYZ
+
+__all__ = ["AxisSelection", "ChunkPart", "Selection", "plan_points", "plan_selection"]
+
+AxisSelection: TypeAlias = range | npt.NDArray[np.intp]
+"""Non-negative indices along one axis; a range has a positive step."""
+
+Selection: TypeAlias = tuple[AxisSelection, AxisSelection, AxisSelection, AxisSelection]
+"""Indices along channel, z, y and x, combined as an outer product."""
+
+AxisIndex: TypeAlias = slice | npt.NDArray[np.intp]
+
+
+class ChunkPart(NamedTuple):
+    """What one chunk contributes: ``out[target] = chunk[source]``."""
+
+    cell: XYZ
+    source: tuple[Any, ...]
+    target: tuple[Any, ...]
+
+
+class _AxisPart(NamedTuple):
+    cell: int
+    source: AxisIndex
+    target: AxisIndex
+
+
+def plan_selection(selection: Selection, chunk_size: XYZ) -> Iterator[ChunkPart]:
+    """The chunks that an outer product of indices touches, x fastest.
+
+    Parameters
+    ----------
+    selection : tuple of four range or index array
+        Along channel, z, y and x; all within the volume.
+    chunk_size : (int, int, int)
+        x, y and z.
+    """
+    channel, *axes = selection
+    outer = any(not isinstance(axis, range) for axis in selection)
+    channels = _AxisPart(0, *_whole_axis(channel))
+    parts = [
+        list(_axis_parts(axis, size))
+        for axis, size in zip(axes, reversed(chunk_size), strict=True)
+    ]
+    for z, y, x in itertools.product(*parts):
+        source = (channels.source, z.source, y.source, x.source)
+        target = (channels.target, z.target, y.target, x.target)
+        if outer:
+            source, target = _outer(source), _outer(target)
+        yield ChunkPart((x.cell, y.cell, z.cell), source, target)
+
+
+def plan_points(
+    points: tuple[npt.NDArray[np.intp], ...], chunk_size: XYZ
+) -> Iterator[ChunkPart]:
+    """The chunks that scattered voxels lie in; each chunk comes once.
+
+    Parameters
+    ----------
+    points : tuple of four arrays of shape (n,)
+        Indices along channel, z, y and x; all within the volume.
+    chunk_size : (int, int, int)
+        x, y and z.
+    """
+    channel, *coordinates = points
+    sizes = np.asarray(chunk_size[::-1], dtype=np.intp)
+    cells, local = np.divmod(np.stack(coordinates, axis=1), sizes)
+    if not len(cells):
+        return
+    order = np.lexsort(cells.T[::-1])
+    ordered = cells[order]
+    starts = np.flatnonzero(np.any(np.diff(ordered, axis=0, prepend=-1), axis=1))
+    for where in np.split(order, starts[1:]):
+        z, y, x = (int(i) for i in cells[where[0]])
+        source = (channel[where], *local[where].T)
+        yield ChunkPart((x, y, z), source, (where,))
+
+
+def _whole_axis(axis: AxisSelection) -> tuple[AxisIndex, AxisIndex]:
+    if isinstance(axis, range):
+        return _as_slice(axis), slice(0, len(axis))
+    return axis, np.arange(len(axis))
+
+
+def _axis_parts(axis: AxisSelection, chunk: int) -> Iterator[_AxisPart]:
+    """Split indices along one axis by the cell that they fall in."""
+    if not isinstance(axis, range):
+        yield from _array_parts(axis, chunk)
+        return
+    done = 0
+    while done < len(axis):
+        cell = axis[done] // chunk
+        origin = cell * chunk
+        following = -(-(origin + chunk - axis.start) // axis.step)
+        end = min(following, len(axis))
+        inside = axis[done:end]
+        local = range(inside.start - origin, inside.stop - origin, axis.step)
+        yield _AxisPart(cell, _as_slice(local), slice(done, end))
+        done = end
+
+
+def _array_parts(indices: npt.NDArray[np.intp], chunk: int) -> Iterator[_AxisPart]:
+    if not len(indices):
+        return
+    cells, local = np.divmod(indices, chunk)
+    order = np.argsort(cells, kind="stable")
+    starts = np.flatnonzero(np.diff(cells[order], prepend=-1))
+    for where in np.split(order, starts[1:]):
+        yield _AxisPart(int(cells[where[0]]), local[where], where)
+
+
+def _as_slice(indices: range) -> slice:
+    if not len(indices):
+        return slice(0, 0)
+    return slice(indices[0], indices[-1] + 1, indices.step)
+
+
+def _outer(indices: tuple[AxisIndex, ...]) -> tuple[npt.NDArray[np.intp], ...]:
+    """The index arrays of an outer product, as `numpy.ix_` takes them."""
+    arrays = [
+        np.arange(index.start, index.stop, index.step or 1) if isinstance(index, slice) else index
+        for index in indices
+    ]
+    return np.ix_(*arrays)
