@@ -1,0 +1,111 @@
+"""Threads for decoding and local files, bounded fan-out for coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+__all__ = ["bounded", "codec_pool", "run_batches"]
+
+T = TypeVar("T")
+
+_LARGEST_BATCH = 16
+
+_lock = threading.Lock()
+_pool: ThreadPoolExecutor | None = None
+
+
+def num_cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def codec_pool() -> ThreadPoolExecutor:
+    """The process's pool for codecs and local files: one thread per processor."""
+    global _pool
+    with _lock:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(num_cores(), thread_name_prefix="precomputed")
+        return _pool
+
+
+def _forget_pool() -> None:
+    # A forked child has the pool's object but none of its threads.
+    global _pool, _lock
+    _pool, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)
+
+
+def run_batches(function: Callable[[T], object], items: Sequence[T], *, workers: int) -> None:
+    """Call `function` on every item, several items per task, on up to `workers` threads.
+
+    The first exception is raised, after the running batches have ended; batches that
+    have not started are dropped. Few items run in the caller's own thread.
+    """
+    if len(items) <= 1 or workers <= 1:
+        for item in items:
+            function(item)
+        return
+    size = max(1, min(_LARGEST_BATCH, -(-len(items) // (4 * workers))))
+    stop = threading.Event()
+
+    def run(start: int) -> None:
+        for item in items[start : start + size]:
+            if stop.is_set():
+                return
+            function(item)
+
+    if workers <= num_cores():
+        _submit(codec_pool(), run, range(0, len(items), size), stop)
+    else:
+        with ThreadPoolExecutor(workers, thread_name_prefix="precomputed-io") as pool:
+            _submit(pool, run, range(0, len(items), size), stop)
+
+
+def _submit(
+    pool: ThreadPoolExecutor, run: Callable[[int], None], starts: range, stop: threading.Event
+) -> None:
+    futures: list[Future[None]] = [pool.submit(run, start) for start in starts]
+    try:
+        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        if any(future.exception() for future in done):
+            stop.set()
+    except BaseException:
+        stop.set()
+        raise
+    finally:
+        wait(futures)
+    for future in futures:
+        future.result()
+
+
+def bounded(limit: int) -> Callable[[Sequence[T], Callable[[T], Awaitable[None]]], Awaitable[None]]:
+    """A function that awaits a coroutine function over items, `limit` of them at once."""
+
+    async def over(items: Sequence[T], function: Callable[[T], Awaitable[None]]) -> None:
+        pending = iter(items)
+
+        async def work() -> None:
+            for item in pending:
+                await function(item)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(limit, len(items))):
+                group.create_task(work())
+
+    async def first_error(items: Sequence[T], function: Callable[[T], Awaitable[None]]) -> None:
+        try:
+            await over(items, function)
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    return first_error

@@ -1,0 +1,253 @@
+"""Array → chunks → storage: the engine backwards."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from precomputed_store.chunk_source import FileSource
+from precomputed_store.codecs import content
+from precomputed_store.codecs.base import ChunkArray
+from precomputed_store.concurrency import bounded, codec_pool, run_batches
+from precomputed_store.engine import ChunkedArray
+from precomputed_store.errors import ChunkError, FormatError
+from precomputed_store.grid import XYZ, Box
+from precomputed_store.progress import Advance
+from precomputed_store.storage import run_sync
+from precomputed_store.write_plan import Unaligned, WriteUnit, check_region, plan_write
+
+__all__ = ["ChunkWriter", "Compress", "WriteOptions", "is_fill"]
+
+Compress: TypeAlias = Literal["auto", "gzip", "br", "zstd"] | Literal[False] | None
+
+CACHE_CONTROL = "max-age=3600, s-max-age=3600"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteOptions:
+    """How chunks are stored.
+
+    Parameters
+    ----------
+    compress : {"auto", "gzip", "br", "zstd", False}
+        Content encoding. ``"auto"`` is gzip on object stores for the encodings that gain
+        from it (raw, compressed_segmentation, compresso, crackle) and none elsewhere:
+        on a local disk only CloudVolume understands ``name.gz``.
+    compress_level : int, optional
+        Level of that content encoding.
+    write_empty_chunks : bool
+        Store chunks that hold only the fill value (zero). By default they are not
+        stored, and one that exists is removed.
+    unaligned : {"raise", "read-modify-write"}
+        What to do with a region that covers chunks only in part.
+    cache_control : str
+        Cache header of stored chunks, where the storage keeps one.
+    """
+
+    compress: Compress = "auto"
+    compress_level: int | None = None
+    write_empty_chunks: bool = False
+    unaligned: Unaligned = "raise"
+    cache_control: str = CACHE_CONTROL
+
+    def __post_init__(self) -> None:
+        if self.compress not in ("auto", "gzip", "br", "zstd", False, None):
+            raise ValueError(
+                f"compress is {self.compress!r}; expected 'auto', 'gzip', 'br', 'zstd' or False"
+            )
+        if self.unaligned not in ("raise", "read-modify-write"):
+            raise ValueError(
+                f"unaligned is {self.unaligned!r}; expected 'raise' or 'read-modify-write'"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkWriter:
+    """Writes regions of one scale. Immutable and picklable, like the array it writes to."""
+
+    array: ChunkedArray
+    options: WriteOptions = field(default_factory=WriteOptions)
+
+    @property
+    def content_encoding(self) -> str | None:
+        """The content encoding of stored chunks, ``"auto"`` decided."""
+        if self.options.compress == "auto":
+            worthwhile = self.array.scale.codec.compressible and self.array.storage.has_headers
+            return "gzip" if worthwhile else None
+        return self.options.compress or None
+
+    def check(self, region: Box) -> None:
+        """Refuse what cannot be written there, before anything is touched."""
+        check_region(self.array.scale, region, self.options.unaligned)
+
+    def write(self, region: Box, data: ChunkArray, *, advance: Advance | None = None) -> None:
+        """Write voxels into a region.
+
+        Parameters
+        ----------
+        region : Box
+            Absolute voxel coordinates.
+        data : numpy.ndarray
+            ``(channel, z, y, x)`` of the region's shape, in the layer's data type.
+        advance : callable, optional
+            Told of each chunk done.
+
+        Raises
+        ------
+        IndexError, ValueError
+            See `check`; nothing is written then.
+        ChunkError
+            A chunk cannot be encoded, or one to be changed cannot be read.
+        StorageError
+            The storage refused or failed. Chunks already written stay.
+        """
+        self.check(region)
+        expected = (self.array.num_channels, *reversed(region.shape))
+        if data.shape != expected or data.dtype != self.array.dtype:
+            raise ValueError(
+                f"data is {data.dtype} of shape {data.shape}; expected {self.array.dtype} of "
+                f"shape {expected} (channel, z, y, x)"
+            )
+        units = list(plan_write(self.array.scale, region))
+        if self.array.storage.threaded:
+            self._write_threaded(units, region, data, advance)
+        else:
+            run_sync(self._write_all(units, region, data, advance))
+
+    def write_chunk(self, cell: XYZ, chunk: ChunkArray) -> None:
+        """Replace one whole chunk ``(channel, z, y, x)``, cropped to the volume. For threads."""
+        self._store(cell, self.pack(cell, chunk))
+
+    def pack(self, cell: XYZ, chunk: ChunkArray) -> bytes | None:
+        """The bytes to store for a chunk, or None where it should not be stored."""
+        if not self.options.write_empty_chunks and is_fill(chunk):
+            return None
+        try:
+            data = self.array.scale.codec.encode(chunk)
+        except FormatError as error:
+            raise ChunkError(
+                f"{self.array.storage.url}/{self.array.source.key(cell)}: chunk "
+                f"{self.array.grid.cell_box(cell)} cannot be encoded as "
+                f"{self.array.scale.encoding}: {error}",
+                key=self.array.source.key(cell),
+                box=self.array.grid.cell_box(cell),
+            ) from error
+        if self.content_encoding is None:
+            return data
+        return content.apply(data, self.content_encoding, level=self.options.compress_level)
+
+    @property
+    def _source(self) -> FileSource:
+        source = self.array.source
+        if not isinstance(source, FileSource):
+            raise TypeError("only unsharded scales are written chunk by chunk")
+        return source
+
+    def _store(self, cell: XYZ, data: bytes | None) -> None:
+        key = self._source.write_key(cell)
+        if data is None:
+            self.array.storage.delete(key)
+        else:
+            self.array.storage.put(
+                key,
+                data,
+                content_type=self.array.scale.codec.content_type,
+                content_encoding=self.content_encoding,
+                cache_control=self.options.cache_control,
+            )
+
+    def _merged(self, unit: WriteUnit, region: Box, data: ChunkArray) -> ChunkArray:
+        """The chunk to store: the new voxels, over the old ones where it is not covered."""
+        new = data[_within(unit.covered, region)]
+        if unit.is_whole:
+            return new
+        old = self.array.read_chunk(unit.cell)
+        shape = self.array.chunk_shape_at(unit.cell)
+        chunk = np.zeros(shape, self.array.dtype) if old is None else np.array(old)
+        chunk[_within(unit.covered, unit.box)] = new
+        return chunk
+
+    def _write_threaded(
+        self,
+        units: Sequence[WriteUnit],
+        region: Box,
+        data: ChunkArray,
+        advance: Advance | None,
+    ) -> None:
+        def write(unit: WriteUnit) -> None:
+            self.write_chunk(unit.cell, self._merged(unit, region, data))
+            if advance is not None:
+                advance(1)
+
+        run_batches(write, units, workers=self.array.storage.concurrency)
+
+    async def _write_all(
+        self,
+        units: Sequence[WriteUnit],
+        region: Box,
+        data: ChunkArray,
+        advance: Advance | None,
+    ) -> None:
+        """Encode in threads, keep many requests in flight."""
+        loop = asyncio.get_running_loop()
+        storage = self.array.storage
+
+        async def write(unit: WriteUnit) -> None:
+            chunk = await loop.run_in_executor(codec_pool(), self._merged, unit, region, data)
+            packed = await loop.run_in_executor(codec_pool(), self.pack, unit.cell, chunk)
+            key = self._source.write_key(unit.cell)
+            if packed is None:
+                await storage.delete_async(key)
+            else:
+                await storage.put_async(
+                    key,
+                    packed,
+                    content_type=self.array.scale.codec.content_type,
+                    content_encoding=self.content_encoding,
+                    cache_control=self.options.cache_control,
+                )
+            if advance is not None:
+                advance(1)
+
+        await bounded(storage.concurrency)(units, write)
+
+
+def is_fill(chunk: ChunkArray) -> bool:
+    """Whether every voxel is the fill value, zero, bit for bit (so not ``-0.0``)."""
+    if chunk.dtype.kind == "f":
+        chunk = chunk.view(f"u{chunk.dtype.itemsize}")
+    return not chunk.any()
+
+
+def _within(inner: Box, outer: Box) -> tuple[slice, ...]:
+    """Where `inner` lies in an array ``(channel, z, y, x)`` that holds `outer`."""
+    x, y, z = (
+        slice(a - origin, b - origin)
+        for a, b, origin in zip(inner.start, inner.stop, outer.start, strict=True)
+    )
+    return slice(None), z, y, x
+
+
+def as_layer_dtype(value: Any, dtype: np.dtype[Any]) -> ChunkArray:
+    """An array in the layer's data type, if that loses nothing.
+
+    Raises
+    ------
+    TypeError
+        The conversion could lose something: the caller must say so with ``astype``.
+    OverflowError
+        A Python integer does not fit.
+    """
+    if isinstance(value, int) or (isinstance(value, float) and dtype.kind == "f"):
+        return np.asarray(value, dtype)
+    array = np.asarray(value)
+    if array.dtype != dtype and not np.can_cast(array.dtype, dtype, "safe"):
+        raise TypeError(
+            f"cannot write {array.dtype} into a {dtype} volume without loss; "
+            f"convert it yourself: array.astype({str(dtype)!r})"
+        )
+    return array.astype(dtype, copy=False)
