@@ -16,6 +16,10 @@ __all__ = ["ENCODINGS", "Codec", "codec_class"]
 
 ENCODINGS: dict[str, tuple[str, str]] = {
     "raw": ("precomputed_store.codecs.raw", "Raw"),
+    "compressed_segmentation": (
+        "precomputed_store.codecs.compressed_segmentation",
+        "CompressedSegmentation",
+    ),
 }
 """``encoding`` in `info` → (module, class)."""
 
