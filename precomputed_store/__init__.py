@@ -1,1 +1,79 @@
-"""Neuroglancer Precomputed volumes in xarray, zarr and dask."""
+"""Neuroglancer Precomputed volumes in xarray, zarr and dask.
+
+The public names are loaded when they are first used, so that importing the package
+costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Box": "grid",
+    "ChunkError": "errors",
+    "CompatibilityWarning": "errors",
+    "FormatError": "errors",
+    "Layer": "layer",
+    "MetadataError": "errors",
+    "MissingChunkError": "errors",
+    "MissingDataWarning": "errors",
+    "PrecomputedError": "errors",
+    "PrecomputedStore": "zarr_store",
+    "PrecomputedWarning": "errors",
+    "Scale": "metadata",
+    "ShardingSpec": "metadata",
+    "StorageError": "errors",
+    "UnsupportedError": "errors",
+    "Volume": "volume",
+    "VolumeInfo": "metadata",
+    "VolumeNotFoundError": "errors",
+    "create": "layer",
+    "open_dask": "dask_io",
+    "open_layer": "layer",
+    "open_volume": "volume",
+    "to_precomputed": "writing",
+}
+
+__all__ = sorted(_PUBLIC)
+
+if TYPE_CHECKING:
+    from precomputed_store.dask_io import open_dask as open_dask
+    from precomputed_store.errors import (
+        ChunkError as ChunkError,
+        CompatibilityWarning as CompatibilityWarning,
+        FormatError as FormatError,
+        MetadataError as MetadataError,
+        MissingChunkError as MissingChunkError,
+        MissingDataWarning as MissingDataWarning,
+        PrecomputedError as PrecomputedError,
+        PrecomputedWarning as PrecomputedWarning,
+        StorageError as StorageError,
+        UnsupportedError as UnsupportedError,
+        VolumeNotFoundError as VolumeNotFoundError,
+    )
+    from precomputed_store.grid import Box as Box
+    from precomputed_store.layer import Layer as Layer, create as create, open_layer as open_layer
+    from precomputed_store.metadata import (
+        Scale as Scale,
+        ShardingSpec as ShardingSpec,
+        VolumeInfo as VolumeInfo,
+    )
+    from precomputed_store.volume import Volume as Volume, open_volume as open_volume
+    from precomputed_store.writing import to_precomputed as to_precomputed
+    from precomputed_store.zarr_store import PrecomputedStore as PrecomputedStore
+
+
+def __getattr__(name: str) -> Any:
+    module = _PUBLIC.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

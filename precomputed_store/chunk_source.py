@@ -26,9 +26,7 @@ __all__ = ["ChunkBytes", "ChunkSource", "Deliver", "FileSource", "Throttle"]
 Deliver: TypeAlias = Callable[[XYZ, Blob | None], Awaitable[None]]
 """Takes what is stored for a cell (None: missing) as soon as it is there."""
 
-Throttle: TypeAlias = Callable[
-    [Sequence[Any], Callable[[Any], Awaitable[None]]], Awaitable[None]
-]
+Throttle: TypeAlias = Callable[[Sequence[Any], Callable[[Any], Awaitable[None]]], Awaitable[None]]
 """Runs a coroutine function over items, a bounded number of them at once."""
 
 
@@ -62,7 +60,6 @@ class ChunkBytes:
 
     def limit(self, cell: XYZ) -> int:
         return self.scale.codec.max_encoded_bytes(shape=self.shape(cell), dtype=self.dtype)
-
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,9 @@ def _submit(
         future.result()
 
 
-def bounded(limit: int) -> Callable[[Sequence[T], Callable[[T], Awaitable[None]]], Awaitable[None]]:
+def bounded(
+    limit: int,
+) -> Callable[[Sequence[T], Callable[[T], Awaitable[None]]], Awaitable[None]]:
     """A function that awaits a coroutine function over items, `limit` of them at once."""
 
     async def over(items: Sequence[T], function: Callable[[T], Awaitable[None]]) -> None:

@@ -88,9 +88,7 @@ class ChunkedArray:
             return FileSource(storage=self.storage, chunks=chunks)
         from precomputed_store.shard_source import ShardSource
 
-        return ShardSource(
-            storage=self.storage, chunks=chunks, sharding=self.scale.sharding
-        )
+        return ShardSource(storage=self.storage, chunks=chunks, sharding=self.scale.sharding)
 
     def __getstate__(self) -> dict[str, Any]:
         fields = ("storage", "scale", "data_type", "num_channels", "missing")
@@ -188,9 +186,7 @@ class ChunkedArray:
         out = np.empty(len(points[0]), self.dtype)
         return out, list(plan_points(points, self.scale.chunk_size))
 
-    def _run(
-        self, parts: Sequence[ChunkPart], out: ChunkArray, advance: Advance | None
-    ) -> None:
+    def _run(self, parts: Sequence[ChunkPart], out: ChunkArray, advance: Advance | None) -> None:
         if not self.storage.threaded:
             found = run_sync(self._fetch_all(parts, out, advance))
         else:

@@ -117,9 +117,7 @@ class ChunkError(PrecomputedError, OSError):
         return _rebuild_chunk_error, (type(self), str(self), self.key, self.box)
 
 
-def _rebuild_chunk_error(
-    cls: type[ChunkError], message: str, key: str, box: object
-) -> ChunkError:
+def _rebuild_chunk_error(cls: type[ChunkError], message: str, key: str, box: object) -> ChunkError:
     return cls(message, key=key, box=box)
 
 
@@ -135,7 +133,7 @@ class UnsupportedError(PrecomputedError, ValueError, NotImplementedError):
 
 
 class VolumeNotFoundError(PrecomputedError, FileNotFoundError):
-    """There is no layer at this address: the message says what was looked for and what is there."""
+    """There is no layer at this address; the message says what is there instead."""
 
 
 class PrecomputedWarning(UserWarning):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
-__all__ = ["Box", "ChunkGrid", "XYZ"]
+__all__ = ["XYZ", "Box", "ChunkGrid"]
 
 XYZ: TypeAlias = tuple[int, int, int]
 
@@ -46,9 +46,7 @@ class Box:
         return any(b <= a for a, b in zip(self.start, self.stop, strict=True))
 
     def intersection(self, other: Box) -> Box:
-        return Box(
-            _xyz(map(max, self.start, other.start)), _xyz(map(min, self.stop, other.stop))
-        )
+        return Box(_xyz(map(max, self.start, other.start)), _xyz(map(min, self.stop, other.stop)))
 
     def contains(self, other: Box) -> bool:
         """Whether every voxel of `other` lies in this box."""
@@ -58,9 +56,9 @@ class Box:
         )
 
     def __str__(self) -> str:
-        return "[" + ", ".join(
-            f"{a}:{b}" for a, b in zip(self.start, self.stop, strict=True)
-        ) + "]"
+        return (
+            "[" + ", ".join(f"{a}:{b}" for a, b in zip(self.start, self.stop, strict=True)) + "]"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,19 +100,15 @@ class ChunkGrid:
     def chunk_shape(self, cell: XYZ) -> XYZ:
         """Extent of the chunk at `cell`, cropped to the volume."""
         return _xyz(
-            min(c, s - g * c)
-            for g, c, s in zip(cell, self.chunk_size, self.size, strict=True)
+            min(c, s - g * c) for g, c, s in zip(cell, self.chunk_size, self.size, strict=True)
         )
 
     def cell_box(self, cell: XYZ) -> Box:
         """Voxels stored in the chunk at `cell`, cropped to the volume."""
         start = _xyz(
-            o + g * c
-            for g, c, o in zip(cell, self.chunk_size, self.voxel_offset, strict=True)
+            o + g * c for g, c, o in zip(cell, self.chunk_size, self.voxel_offset, strict=True)
         )
-        return Box(
-            start, _xyz(a + n for a, n in zip(start, self.chunk_shape(cell), strict=True))
-        )
+        return Box(start, _xyz(a + n for a, n in zip(start, self.chunk_shape(cell), strict=True)))
 
     def chunk_name(self, cell: XYZ) -> str:
         """File name of `cell` below the scale's key.

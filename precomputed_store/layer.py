@@ -197,7 +197,5 @@ def create(
         raise FileExistsError(
             f"{storage.url}: there is a layer already; open it with mode='r+' to write into it"
         )
-    storage.put(
-        "info", info.to_bytes(), content_type="application/json", cache_control="no-cache"
-    )
+    storage.put("info", info.to_bytes(), content_type="application/json", cache_control="no-cache")
     return Layer(storage=storage, info=info)

@@ -65,9 +65,7 @@ def plan_selection(selection: Selection, chunk_size: XYZ) -> Iterator[ChunkPart]
         yield ChunkPart((x.cell, y.cell, z.cell), source, target)
 
 
-def plan_points(
-    points: tuple[npt.NDArray[np.intp], ...], chunk_size: XYZ
-) -> Iterator[ChunkPart]:
+def plan_points(points: tuple[npt.NDArray[np.intp], ...], chunk_size: XYZ) -> Iterator[ChunkPart]:
     """The chunks that scattered voxels lie in; each chunk comes once.
 
     Parameters

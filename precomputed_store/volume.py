@@ -263,9 +263,7 @@ class Volume:
         return self.shape[0]
 
     def _select(self, key: Any, bounds: Bounds) -> BoxSelection:
-        return parse_absolute(
-            key, self.bounds, num_channels=self.info.num_channels, bounds=bounds
-        )
+        return parse_absolute(key, self.bounds, num_channels=self.info.num_channels, bounds=bounds)
 
     def _engine_selection(self, wanted: BoxSelection) -> tuple[range, range, range, range]:
         *axes, channel = wanted.inside

@@ -6,6 +6,7 @@ together and what must first be read.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -103,4 +104,4 @@ def unit_spans(scale: Scale, region: Box) -> tuple[tuple[int, ...], ...]:
 def _spans(start: int, stop: int, offset: int, size: int) -> tuple[int, ...]:
     first = offset + ((start - offset) // size + 1) * size
     edges = [start, *range(first, stop, size), stop]
-    return tuple(b - a for a, b in zip(edges[:-1], edges[1:], strict=True))
+    return tuple(b - a for a, b in itertools.pairwise(edges))
