@@ -51,9 +51,20 @@ class Codec(ABC):
     content_type: ClassVar[str] = "application/octet-stream"
     compressible: ClassVar[bool] = False
     """Whether ``compress="auto"`` compresses chunks once more (gzip) on object stores."""
-    lossless: ClassVar[bool] = True
     in_neuroglancer: ClassVar[bool] = True
     """Whether the Neuroglancer client decodes it."""
+
+    @property
+    def lossless(self) -> bool:
+        """Whether decoding gives back exactly what was encoded, with these parameters."""
+        return True
+
+    def neuroglancer_misreads(self, num_channels: int, dtype: np.dtype[Any]) -> str | None:
+        """Why the Neuroglancer client shows such chunks wrongly though they are valid, or None.
+
+        To be asked before writing: reading them here is unaffected.
+        """
+        return None
 
     @classmethod
     def parameter_names(cls) -> tuple[str, ...]:
