@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -205,6 +205,6 @@ class ChunkGrid:
         return _xyz(cell) if inside else None
 
 
-def _xyz(values: object) -> XYZ:
-    x, y, z = values  # type: ignore[attr-defined]
+def _xyz(values: Iterable[int]) -> XYZ:
+    x, y, z = values
     return x, y, z
