@@ -43,6 +43,9 @@ _EMPTY = parse_minishard_index(
     ShardingSpec(hash="identity", preshift_bits=0, minishard_bits=0, shard_bits=0),
 )
 
+_NO_BYTES = Blob(b"", None)
+"""A chunk that the index gives no bytes: not missing, but corrupt, which decoding finds."""
+
 
 class _IndexCache:
     """Minishard indices by (storage, shard's key, minishard), least recently used out first."""
@@ -100,6 +103,8 @@ class ShardSource:
         if place is None:
             return None
         key = self._shard_key(location)
+        if place.start == place.stop:
+            return _NO_BYTES
         return self._chunk(self.storage.get(key, place), place, key)
 
     async def fetch_many(self, cells: Sequence[XYZ], deliver: Deliver, throttle: Throttle) -> None:
@@ -113,8 +118,8 @@ class ShardSource:
             index = await self._index_async(location)
             for chunk_id in wanted[location]:
                 place = index.find(chunk_id)
-                if place is None:
-                    await deliver(ids[chunk_id], None)
+                if place is None or place.start == place.stop:
+                    await deliver(ids[chunk_id], None if place is None else _NO_BYTES)
                 else:
                     ranges = found.setdefault(self._shard_key(location), {})
                     ranges.setdefault(place, []).append(ids[chunk_id])
