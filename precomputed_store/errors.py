@@ -54,12 +54,22 @@ class MetadataError(PrecomputedError, ValueError):
             problems = [Problem("", problems)]
         self.problems = tuple(problems)
         self.source = source
-        lines = [str(problem) for problem in self.problems]
-        text = lines[0] if len(lines) == 1 else "".join(f"\n  - {line}" for line in lines)
-        super().__init__(f"{source}: {text}")
+        super().__init__(f"{source}:{_listed(self.problems)}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild_metadata_error, (type(self), self.problems, self.source)
+        return _rebuild_metadata_error, (type(self), self.problems, self.source), vars(self)
+
+
+# A hostile document has more problems than anybody wants to read in a message.
+_SHOWN_PROBLEMS = 50
+
+
+def _listed(problems: tuple[Problem, ...]) -> str:
+    if len(problems) == 1:
+        return f" {problems[0]}"
+    lines = [f"\n  - {problem}" for problem in problems[:_SHOWN_PROBLEMS]]
+    hidden = len(problems) - len(lines)
+    return "".join(lines) + (f"\n  … and {hidden} more problems" if hidden else "")
 
 
 def _rebuild_metadata_error(
@@ -88,7 +98,7 @@ class StorageError(PrecomputedError, OSError):
         self.status = status
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild_storage_error, (type(self), str(self), self.status)
+        return _rebuild_storage_error, (type(self), str(self), self.status), vars(self)
 
 
 def _rebuild_storage_error(
@@ -114,7 +124,7 @@ class ChunkError(PrecomputedError, OSError):
         self.box = box
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild_chunk_error, (type(self), str(self), self.key, self.box)
+        return _rebuild_chunk_error, (type(self), str(self), self.key, self.box), vars(self)
 
 
 def _rebuild_chunk_error(cls: type[ChunkError], message: str, key: str, box: object) -> ChunkError:

@@ -6,7 +6,6 @@ Specification: volume.md, "Chunked representation of volume data".
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -18,7 +17,9 @@ __all__ = ["XYZ", "Box", "ChunkGrid"]
 
 XYZ: TypeAlias = tuple[int, int, int]
 
-_CHUNK_NAME = re.compile(r"(-?\d+)-(-?\d+)_(-?\d+)-(-?\d+)_(-?\d+)-(-?\d+)")
+# 20 digits hold any 64-bit number; Python refuses to convert thousands.
+_SPAN = r"(-?\d{1,20})-(-?\d{1,20})"
+_CHUNK_NAME = re.compile(f"{_SPAN}_{_SPAN}_{_SPAN}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,22 +138,29 @@ class ChunkGrid:
         box = self.bounds if box is None else box.intersection(self.bounds)
         if box.is_empty:
             return
-        spans = [
+        xs, ys, zs = (
             range((a - o) // c, -(-(b - o) // c))
             for a, b, o, c in zip(
                 box.start, box.stop, self.voxel_offset, self.chunk_size, strict=True
             )
-        ]
-        for z, y, x in itertools.product(*reversed(spans)):
-            yield x, y, z
+        )
+        # Not itertools.product, which would list each range in memory first.
+        for z in zs:
+            for y in ys:
+                for x in xs:
+                    yield x, y, z
 
     def is_aligned(self, box: Box) -> bool:
         """Whether `box` is a union of whole chunks (cropped ones count as whole)."""
         return self.bounds.contains(box) and self.rounded_out(box) == box
 
     def rounded_out(self, box: Box) -> Box:
-        """The smallest union of whole chunks that covers `box`."""
-        bounds = self.bounds
+        """The smallest union of whole chunks that covers what of `box` lies in the volume.
+
+        An empty box stays as it is.
+        """
+        if box.is_empty:
+            return box
         start = _xyz(
             o + (a - o) // c * c
             for a, o, c in zip(box.start, self.voxel_offset, self.chunk_size, strict=True)
@@ -161,7 +169,7 @@ class ChunkGrid:
             o - (o - b) // c * c
             for b, o, c in zip(box.stop, self.voxel_offset, self.chunk_size, strict=True)
         )
-        return Box(start, stop).intersection(bounds)
+        return Box(start, stop).intersection(self.bounds)
 
     @cached_property
     def _morton_bits(self) -> tuple[tuple[int, int], ...]:
