@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from precomputed_store.engine import ChunkedArray, Missing
 from precomputed_store.errors import MetadataError, VolumeNotFoundError
 from precomputed_store.metadata import Scale, VolumeInfo, redirect_target
-from precomputed_store.storage import Storage, open_storage
+from precomputed_store.storage import Storage
 
 __all__ = ["Layer", "ScaleSelector", "create", "open_layer"]
 
@@ -98,8 +98,8 @@ def open_layer(
     """
     if missing not in ("fill", "raise"):
         raise ValueError(f"missing is {missing!r}; expected 'fill' or 'raise'")
-    storage = open_storage(
-        url, storage_options=storage_options, missing_statuses=frozenset(missing_statuses)
+    storage = Storage.from_address(
+        url, storage_options=storage_options, missing_statuses=missing_statuses
     )
     visited = [storage.url]
     while True:
@@ -135,9 +135,9 @@ def _follow(storage: Storage, target: str, visited: list[str], max_redirects: in
             "(max_redirects)",
             source=where,
         )
-    following = open_storage(
+    following = Storage.from_address(
         target,
-        storage_options=storage.options,
+        storage_options=storage.storage_options,
         missing_statuses=storage.missing_statuses,
     )
     if following.url in visited:
@@ -192,7 +192,7 @@ def create(
     """
     if not isinstance(info, VolumeInfo):
         info = VolumeInfo.from_json(info)
-    storage = open_storage(url, storage_options=storage_options)
+    storage = Storage.from_address(url, storage_options=storage_options)
     if not overwrite and storage.exists("info"):
         raise FileExistsError(
             f"{storage.url}: there is a layer already; open it with mode='r+' to write into it"
