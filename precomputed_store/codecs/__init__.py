@@ -16,6 +16,9 @@ __all__ = ["ENCODINGS", "Codec", "codec_class"]
 
 ENCODINGS: dict[str, tuple[str, str]] = {
     "raw": ("precomputed_store.codecs.raw", "Raw"),
+    "jpeg": ("precomputed_store.codecs.jpeg", "Jpeg"),
+    "png": ("precomputed_store.codecs.png", "Png"),
+    "jxl": ("precomputed_store.codecs.jxl", "Jxl"),
     "compressed_segmentation": (
         "precomputed_store.codecs.compressed_segmentation",
         "CompressedSegmentation",
