@@ -22,6 +22,7 @@ MAX_ENTRIES = 4096
 """Longest list of scales or chunk sizes: far above any real one, to bound the work."""
 
 _EXACT_FLOATS = 2**53
+_SMALL = 1000
 _T = TypeVar("_T")
 
 
@@ -90,9 +91,11 @@ class Report:
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum:
             return int(value)
-        bounds = f">= {minimum}" if maximum >= 2**32 else f"from {minimum} to {maximum}"
-        if isinstance(value, int) and value > maximum >= 2**32:
-            bounds = f"<= {maximum}"
+        if maximum < _SMALL:
+            bounds = f"from {minimum} to {maximum}"
+        else:
+            too_large = isinstance(value, int) and value > maximum
+            bounds = f"<= {maximum}" if too_large else f">= {minimum}"
         self.wrong(where, value, f"an integer {bounds}")
         return None
 

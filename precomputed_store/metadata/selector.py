@@ -59,8 +59,8 @@ def _by_key(scales: Sequence[Scale | DamagedScale], key: str) -> int:
 
 def _by_resolution(scales: Sequence[Scale | DamagedScale], resolution: Iterable[float]) -> int:
     try:
-        wanted = [float(value) for value in resolution]
-    except (TypeError, ValueError):
+        wanted = [operator.truediv(value, 1.0) for value in resolution]
+    except TypeError:
         raise TypeError(
             f"scale: expected a resolution of three numbers, got {resolution!r}"
         ) from None

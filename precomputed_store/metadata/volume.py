@@ -24,7 +24,6 @@ from precomputed_store.metadata.compatibility import (
 from precomputed_store.metadata.document import Document, load_document
 from precomputed_store.metadata.rules import ABSENT, Report
 from precomputed_store.metadata.scale import (
-    MAX_COORDINATE,
     DamagedScale,
     Scale,
     codec_problems,
@@ -256,7 +255,7 @@ def _read(members: Mapping[str, Any], report: Report) -> dict[str, Any]:
             raw["data_type"], "data_type", (*DATA_TYPES, *OTHER_DATA_TYPES)
         ),
         "num_channels": report.integer(
-            raw["num_channels"], "num_channels", minimum=1, maximum=MAX_COORDINATE
+            raw["num_channels"], "num_channels", minimum=1, maximum=2**31 - 1
         ),
     }
     for name in _LINKS:
