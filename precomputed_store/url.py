@@ -237,8 +237,9 @@ def join(url: str, relative: str, *, root: str | None = None) -> str:
         query = mark + query
         relative = quote(relative, safe=_HTTP_SAFE)
     segments = path.split("/") if path else []
+    top = 1 if path.startswith("/") else 0
     for part in relative.split("/"):
-        if part == ".." and not segments:
+        if part == ".." and len(segments) <= top:
             raise _escape(url, relative, root)
         if part == "..":
             segments.pop()

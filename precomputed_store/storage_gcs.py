@@ -1,0 +1,219 @@
+"""Layers on Google Cloud Storage: its JSON interface, with gcsfs's session and credentials.
+
+gcsfs itself would inflate, retry and cache as it likes; here bodies come as stored,
+with their ``Content-Encoding``, and retries are made in one place.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from precomputed_store.errors import StorageError
+from precomputed_store.storage_base import AsyncBackend, Blob, Get, Page, Place, Put, refusal
+from precomputed_store.storage_exchange import (
+    Answer,
+    Call,
+    blob_of,
+    exchange,
+    range_headers,
+    timeouts,
+)
+from precomputed_store.storage_retry import retry_async
+from precomputed_store.url import split_url
+
+__all__ = ["GcsBackend", "with_default_token"]
+
+_ANONYMOUS = "{'token': 'anon'}"
+
+
+def with_default_token(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options for gcsfs: anonymous where neither they nor the machine hold credentials.
+
+    gcsfs would find out too, after up to half a minute of asking the network.
+    """
+    if options.get("token") is not None or _has_credentials():
+        return dict(options)
+    return {**options, "token": "anon"}
+
+
+def _has_credentials() -> bool:
+    variables = ("GOOGLE_APPLICATION_CREDENTIALS", "GCE_METADATA_HOST", "GCE_METADATA_ROOT")
+    if any(os.environ.get(name) for name in variables):
+        return True
+    config = os.environ.get("CLOUDSDK_CONFIG") or (
+        os.path.join(os.environ.get("APPDATA", ""), "gcloud")
+        if os.name == "nt"
+        else os.path.expanduser("~/.config/gcloud")
+    )
+    files = (
+        os.path.join(config, "application_default_credentials.json"),
+        os.path.expanduser("~/.gcs_tokens"),
+    )
+    return any(os.path.exists(file) for file in files) or _on_google_machine()
+
+
+def _on_google_machine() -> bool:
+    try:
+        with open("/sys/class/dmi/id/product_name") as product:
+            return product.read().startswith("Google")
+    except OSError:
+        return False
+
+
+class GcsBackend(AsyncBackend):
+    has_headers = True
+
+    def __init__(self, place: Place, filesystem: Any) -> None:
+        self._place = place
+        self._fs = filesystem
+        self._bucket, _, prefix = split_url(place.url).path.partition("/")
+        self._prefix = f"{prefix}/" if prefix else ""
+
+    async def get(self, request: Get) -> Blob | None:
+        answer = await self._exchange(
+            "GET",
+            f"download/storage/v1/{self._object(request.key)}",
+            {"alt": "media"},
+            key=request.key,
+            headers=range_headers(request),
+            request=request,
+        )
+        if self._absent(answer, request.key, also=(416,)):
+            return None
+        return blob_of(answer, request, f"{self._place.url}/{request.key}")
+
+    async def put(self, request: Put) -> None:
+        boundary = f"=={os.urandom(16).hex()}=="
+        resource = {
+            "name": self._prefix + request.key,
+            "contentType": request.content_type,
+            "contentEncoding": request.content_encoding,
+            "cacheControl": request.cache_control,
+            # The server refuses a body that does not match.
+            "md5Hash": base64.b64encode(
+                hashlib.md5(request.data, usedforsecurity=False).digest()
+            ).decode(),
+        }
+        metadata = json.dumps({name: value for name, value in resource.items() if value})
+        head = (
+            f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{metadata}\r\n"
+            f"--{boundary}\r\nContent-Type: {request.content_type}\r\n\r\n"
+        )
+        answer = await self._exchange(
+            "POST",
+            f"upload/storage/v1/b/{quote(self._bucket, safe='')}/o",
+            {"uploadType": "multipart"},
+            key=request.key,
+            headers={"Content-Type": f"multipart/related; boundary={boundary}"},
+            data=b"".join((head.encode(), request.data, f"\r\n--{boundary}--\r\n".encode())),
+        )
+        if answer.status >= 300:
+            raise self._refusal(answer, request.key)
+
+    async def delete(self, key: str) -> None:
+        path = f"storage/v1/{self._object(key)}"
+        answer = await self._exchange("DELETE", path, {}, key=key)
+        if answer.status >= 300 and answer.status != 404:
+            raise self._refusal(answer, key)
+
+    async def exists(self, key: str) -> bool:
+        path = f"storage/v1/{self._object(key)}"
+        answer = await self._exchange("GET", path, {"fields": "name"}, key=key)
+        return not self._absent(answer, key)
+
+    async def page(self, token: str | None) -> Page:
+        parameters = {
+            "prefix": self._prefix,
+            "delimiter": "/",
+            "fields": "items(name),prefixes,nextPageToken",
+        }
+        if token is not None:
+            parameters["pageToken"] = token
+        path = f"storage/v1/b/{quote(self._bucket, safe='')}/o"
+        answer = await self._exchange("GET", path, parameters, key="")
+        if answer.status >= 300:
+            raise self._refusal(answer, "")
+        listing = json.loads(answer.body)
+        paths = [item["name"] for item in listing.get("items", ())]
+        paths += [path.rstrip("/") for path in listing.get("prefixes", ())]
+        names = [path[len(self._prefix) :] for path in paths if path != self._prefix]
+        return Page(names, listing.get("nextPageToken"))
+
+    def _object(self, key: str) -> str:
+        name = quote(self._prefix + key, safe="")
+        return f"b/{quote(self._bucket, safe='')}/o/{name}"
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        parameters: Mapping[str, str],
+        *,
+        key: str,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+        request: Get | None = None,
+    ) -> Answer:
+        from yarl import URL
+
+        policy = self._place.retry
+        session = await self._fs._set_session()
+        query = urlencode({**self._fs._get_params({}), **parameters})
+        target = URL(f"{self._fs._location}/{path}?{query}", encoded=True)
+        own_limit = getattr(self._fs, "requests_timeout", None)
+        options = {} if own_limit is None else {"timeout": own_limit}
+
+        async def attempt(stall_s: float) -> Answer:
+            call = Call(
+                method=method,
+                url=target,
+                headers=self._signed(headers),
+                options=options,
+                data=data,
+                request=request,
+                final=self._place.missing_statuses,
+            )
+            return await exchange(session, call, timeout=timeouts(policy, stall_s))
+
+        return await retry_async(attempt, policy=policy, url=f"{self._place.url}/{key}")
+
+    def _signed(self, headers: Mapping[str, str] | None) -> dict[str, str]:
+        try:
+            signed: dict[str, str] = self._fs._get_headers(dict(headers or {}))
+        except Exception as error:
+            raise StorageError(
+                f"{self._place.url}: Google credentials are not usable: {error}. For a public "
+                f"bucket try storage_options={_ANONYMOUS}"
+            ) from error
+        return signed
+
+    def _absent(self, answer: Answer, key: str, *, also: tuple[int, ...] = ()) -> bool:
+        if answer.status in self._place.missing_statuses:
+            return True
+        if answer.status >= 300 and answer.status not in also:
+            raise self._refusal(answer, key)
+        return False
+
+    def _refusal(self, answer: Answer, key: str) -> StorageError:
+        anonymous = None if self._fs.credentials.credentials is None else _ANONYMOUS
+        return refusal(
+            f"{self._place.url}/{key}",
+            status=answer.status,
+            reason=_message(answer),
+            anonymous=anonymous,
+        )
+
+
+def _message(answer: Answer) -> str:
+    """What Google says of its refusal, in one line."""
+    try:
+        message = json.loads(answer.body)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = answer.body[:200].decode("utf-8", "replace") or answer.reason
+    return str(message).strip().rstrip(".")

@@ -1,0 +1,106 @@
+"""Layers on a web server: read only, without listing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from precomputed_store.errors import UnsupportedError
+from precomputed_store.storage_base import AsyncBackend, Blob, Get, Page, Place, Put, refusal
+from precomputed_store.storage_exchange import (
+    Answer,
+    Call,
+    blob_of,
+    exchange,
+    range_headers,
+    timeouts,
+)
+from precomputed_store.storage_retry import retry_async
+
+if TYPE_CHECKING:
+    from yarl import URL
+
+__all__ = ["HttpBackend"]
+
+_HTTP_SAFE = "/-._~!$&'()*+,;=:@"
+
+
+class HttpBackend(AsyncBackend):
+    def __init__(self, place: Place, filesystem: Any) -> None:
+        self._place = place
+        self._fs = filesystem
+        base = filesystem.encode_url(place.url)
+        self._query = f"?{base.raw_query_string}" if base.raw_query_string else ""
+        self._base = str(base.with_query(None)).rstrip("/")
+        options = dict(filesystem.kwargs)
+        self._headers = dict(options.pop("headers", None) or {})
+        self._options = options
+        # A limit that the user set on the session is not overruled.
+        self._timed = "timeout" in options or "timeout" in filesystem.client_kwargs
+
+    async def get(self, request: Get) -> Blob | None:
+        url = self._url(request.key)
+        headers = {**self._headers, **range_headers(request)}
+        answer = await self._exchange("GET", url, headers, request)
+        if answer.status in self._place.missing_statuses:
+            return None
+        if answer.status >= 300 and answer.status != 416:
+            raise self._refusal(url, answer)
+        return blob_of(answer, request, str(url))
+
+    async def exists(self, key: str) -> bool:
+        url = self._url(key)
+        answer = await self._exchange("HEAD", url, self._headers, None)
+        if answer.status in (400, 405, 501):
+            # The server does not know HEAD.
+            return await self.get(Get(key=key)) is not None
+        if answer.status in self._place.missing_statuses:
+            return False
+        if answer.status >= 300:
+            raise self._refusal(url, answer)
+        return True
+
+    async def put(self, request: Put) -> None:
+        raise self._read_only()
+
+    async def delete(self, key: str) -> None:
+        raise self._read_only()
+
+    async def page(self, token: str | None) -> Page:
+        raise UnsupportedError(f"{self._place.url}: a web server has no listing of its objects")
+
+    def _url(self, key: str) -> URL:
+        from yarl import URL
+
+        return URL(f"{self._base}/{quote(key, safe=_HTTP_SAFE)}{self._query}", encoded=True)
+
+    async def _exchange(
+        self, method: str, url: URL, headers: dict[str, str], request: Get | None
+    ) -> Answer:
+        policy = self._place.retry
+        session = await self._fs.set_session()
+        call = Call(
+            method=method,
+            url=url,
+            headers=headers,
+            options=self._options,
+            request=request,
+            final=self._place.missing_statuses,
+            cross_origin=self._place.cross_origin,
+        )
+
+        async def attempt(stall_s: float) -> Answer:
+            timeout = None if self._timed else timeouts(policy, stall_s)
+            return await exchange(session, call, timeout=timeout)
+
+        return await retry_async(attempt, policy=policy, url=str(url))
+
+    @staticmethod
+    def _refusal(url: URL, answer: Answer) -> Exception:
+        return refusal(str(url), status=answer.status, reason=answer.reason, anonymous=None)
+
+    def _read_only(self) -> UnsupportedError:
+        return UnsupportedError(
+            f"{self._place.url}: a web server is read only here; write to a local folder, s3:// "
+            "or gs://"
+        )

@@ -1,0 +1,82 @@
+"""Layers in this process's memory (fsspec's ``memory://``), with the local naming rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from precomputed_store.codecs.content import SUFFIXES
+from precomputed_store.concurrency import num_cores
+from precomputed_store.errors import StorageError
+from precomputed_store.storage_base import Blob, Get, Place, Put, ThreadedBackend
+from precomputed_store.url import split_url
+
+__all__ = ["MemoryBackend"]
+
+T = TypeVar("T")
+
+
+class MemoryBackend(ThreadedBackend):
+    def __init__(self, place: Place, filesystem: Any) -> None:
+        self.concurrency = num_cores()
+        self._url = place.url
+        self._fs = filesystem
+        self._folder = f"/{split_url(place.url).path}".rstrip("/")
+
+    def get(self, request: Get) -> Blob | None:
+        url = f"{self._url}/{request.key}"
+        for encoding, path in self._candidates(request.key):
+            try:
+                data: bytes = self._fs.cat_file(path, *(request.byte_range or ()))
+            except FileNotFoundError:
+                continue
+            if request.byte_range is not None:
+                if encoding is not None:
+                    raise request.compressed(encoding, url)
+                if len(data) != request.byte_range[1] - request.byte_range[0]:
+                    raise request.past_end(None, url)
+            request.check_size(len(data), url)
+            return Blob(data, encoding)
+        return None
+
+    def put(self, request: Put) -> None:
+        paths = dict(self._candidates(request.key))
+        target = paths.pop(request.content_encoding)
+        self._translate(lambda: self._fs.pipe_file(target, bytes(request.data)), target)
+        for other in paths.values():
+            self._remove(other)
+
+    def delete(self, key: str) -> None:
+        for _, path in self._candidates(key):
+            self._remove(path)
+
+    def exists(self, key: str) -> bool:
+        return any(self._fs.isfile(path) for _, path in self._candidates(key))
+
+    def names(self) -> Iterator[str]:
+        try:
+            entries = self._fs.ls(self._folder, detail=False)
+        except FileNotFoundError:
+            return
+        names = {entry.rpartition("/")[2] for entry in entries}
+        suffixes = tuple(SUFFIXES.values())
+        yield from sorted(
+            {name.rpartition(".")[0] if name.endswith(suffixes) else name for name in names}
+        )
+
+    def _candidates(self, key: str) -> Iterator[tuple[str | None, str]]:
+        path = f"{self._folder}/{key}"
+        yield None, path
+        for encoding, suffix in SUFFIXES.items():
+            yield encoding, path + suffix
+
+    def _remove(self, path: str) -> None:
+        # Another thread may remove it at the same moment.
+        self._fs.store.pop(path, None)
+
+    @staticmethod
+    def _translate(call: Callable[[], T], path: str) -> T:
+        try:
+            return call()
+        except OSError as error:
+            raise StorageError(f"memory:/{path}: {error!r}") from error
