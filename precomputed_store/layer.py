@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from precomputed_store.engine import ChunkedArray, Missing
 from precomputed_store.errors import MetadataError, VolumeNotFoundError
 from precomputed_store.metadata import Scale, VolumeInfo, redirect_target
-from precomputed_store.storage import Storage
+from precomputed_store.storage import Storage, open_storage
+from precomputed_store.url import split_url
 
 __all__ = ["Layer", "ScaleSelector", "create", "open_layer"]
 
@@ -98,8 +99,8 @@ def open_layer(
     """
     if missing not in ("fill", "raise"):
         raise ValueError(f"missing is {missing!r}; expected 'fill' or 'raise'")
-    storage = Storage.from_address(
-        url, storage_options=storage_options, missing_statuses=missing_statuses
+    storage = open_storage(
+        url, storage_options=storage_options, missing_statuses=frozenset(missing_statuses)
     )
     visited = [storage.url]
     while True:
@@ -135,11 +136,9 @@ def _follow(storage: Storage, target: str, visited: list[str], max_redirects: in
             "(max_redirects)",
             source=where,
         )
-    following = Storage.from_address(
-        target,
-        storage_options=storage.storage_options,
-        missing_statuses=storage.missing_statuses,
-    )
+    following = open_storage(target, missing_statuses=storage.missing_statuses)
+    if split_url(following.url).scheme == split_url(storage.url).scheme:
+        following = replace(following, storage_options=storage.storage_options)
     if following.url in visited:
         raise MetadataError(
             f"redirects in a circle: {' → '.join([*visited, following.url])}", source=where
@@ -192,7 +191,7 @@ def create(
     """
     if not isinstance(info, VolumeInfo):
         info = VolumeInfo.from_json(info)
-    storage = Storage.from_address(url, storage_options=storage_options)
+    storage = open_storage(url, storage_options=storage_options)
     if not overwrite and storage.exists("info"):
         raise FileExistsError(
             f"{storage.url}: there is a layer already; open it with mode='r+' to write into it"

@@ -1,0 +1,203 @@
+"""What is missing, what is corrupt, and what says so."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import precomputed_store as ps
+from precomputed_store.engine import full_selection
+from tests.oracles import make_info, tensorstore_write
+
+INFO = make_info(size=(50, 40, 30), chunk_size=(20, 20, 20), voxel_offset=(1, 2, 3))
+
+
+@pytest.fixture
+def data() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return np.asfortranarray(rng.integers(1, 255, (50, 40, 30, 1), dtype=np.uint8))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, data: np.ndarray) -> Path:
+    tensorstore_write(tmp_path / "layer", INFO, data)
+    return tmp_path / "layer"
+
+
+def a_chunk(folder: Path) -> Path:
+    return folder / "8_8_8" / "21-41_2-22_3-23"
+
+
+def test_a_missing_chunk_is_the_fill_value(folder: Path, data: np.ndarray) -> None:
+    a_chunk(folder).unlink()
+    data[20:40, 0:20, 0:20] = 0
+    np.testing.assert_array_equal(ps.open_volume(folder)[...], data)
+
+
+def test_a_missing_chunk_is_an_error_where_asked(folder: Path) -> None:
+    a_chunk(folder).unlink()
+    volume = ps.open_volume(folder, missing="raise")
+    with pytest.raises(ps.MissingChunkError, match=r"21-41_2-22_3-23.*\[21:41, 2:22, 3:23\]"):
+        volume[...]
+    assert volume[1:21].any()
+
+
+def test_a_read_that_finds_nothing_warns_once_and_says_where_it_looked(folder: Path) -> None:
+    for path in (folder / "8_8_8").iterdir():
+        path.unlink()
+    volume = ps.open_volume(folder)
+    with pytest.warns(ps.MissingDataWarning, match="none of the 12 chunks.*8_8_8/1-21_2-22_3-23"):
+        assert not volume[...].any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not volume[...].any()
+
+
+def test_a_layer_that_has_gone_is_not_zeros(folder: Path) -> None:
+    volume = pickle.loads(pickle.dumps(ps.open_volume(folder)))
+    for path in [*(folder / "8_8_8").iterdir(), folder / "info"]:
+        path.unlink()
+    with pytest.raises(ps.VolumeNotFoundError, match="has gone"):
+        volume[...]
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [(b"", "empty"), (b"x" * 7999, "7999 bytes; expected 8000"), (b"x" * 8001, "8001 bytes")],
+)
+def test_a_corrupt_chunk_names_object_voxels_and_cause(
+    folder: Path, content: bytes, cause: str
+) -> None:
+    a_chunk(folder).write_bytes(content)
+    with pytest.raises(ps.ChunkError, match=cause) as caught:
+        ps.open_volume(folder)[...]
+    assert caught.value.key == "8_8_8/21-41_2-22_3-23"
+    assert caught.value.box == ps.Box((21, 2, 3), (41, 22, 23))
+    assert str(folder) in str(caught.value)
+    assert isinstance(pickle.loads(pickle.dumps(caught.value)), ps.ChunkError)
+
+
+def test_a_chunk_that_may_not_be_read_is_an_error(folder: Path) -> None:
+    a_chunk(folder).unlink()
+    a_chunk(folder).mkdir()
+    with pytest.raises(ps.StorageError):
+        ps.open_volume(folder)[...]
+
+
+@pytest.mark.parametrize("cut", [0, 8, 15, 40])
+def test_a_truncated_shard_is_an_error_and_not_zeros(
+    tmp_path: Path, data: np.ndarray, cut: int
+) -> None:
+    sharding = {"hash": "identity", "preshift_bits": 0, "minishard_bits": 0, "shard_bits": 0}
+    info = make_info(size=(50, 40, 30), chunk_size=(20, 20, 20), sharding=sharding)
+    tensorstore_write(tmp_path / "layer", info, data)
+    shard = tmp_path / "layer" / "8_8_8" / "0.shard"
+    shard.write_bytes(shard.read_bytes()[:cut])
+    with pytest.raises(ps.PrecomputedError, match=r"0\.shard"):
+        ps.open_volume(tmp_path / "layer")[...]
+
+
+def test_a_damaged_minishard_index_is_an_error(tmp_path: Path, data: np.ndarray) -> None:
+    sharding = {"hash": "identity", "preshift_bits": 0, "minishard_bits": 0, "shard_bits": 0}
+    info = make_info(size=(50, 40, 30), chunk_size=(20, 20, 20), sharding=sharding)
+    tensorstore_write(tmp_path / "layer", info, data)
+    shard = tmp_path / "layer" / "8_8_8" / "0.shard"
+    content = bytearray(shard.read_bytes())
+    _, stop = np.frombuffer(bytes(content[:16]), "<u8")
+    content[8:16] = int(stop - 1).to_bytes(8, "little")
+    shard.write_bytes(content)
+    with pytest.raises(ps.ChunkError, match=r"0\.shard.*multiple of 24"):
+        ps.open_volume(tmp_path / "layer")[...]
+
+
+def test_a_layer_that_is_not_there_says_what_is(tmp_path: Path) -> None:
+    with pytest.raises(ps.VolumeNotFoundError, match="looked for"):
+        ps.open_volume(tmp_path / "nothing")
+    (tmp_path / "something.txt").touch()
+    with pytest.raises(ps.VolumeNotFoundError, match=r"the folder holds 'something\.txt'"):
+        ps.open_volume(tmp_path)
+    (tmp_path / "zarr.json").write_text("{}")
+    with pytest.raises(ps.VolumeNotFoundError, match="Zarr v3"):
+        ps.open_volume(tmp_path)
+
+
+def test_redirects_are_followed_within_bounds(folder: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for place, target in ((first, second), (second, folder)):
+        place.mkdir()
+        (place / "info").write_text(f'{{"redirect": "precomputed://file://{target}"}}')
+    assert ps.open_volume(first).url == ps.open_volume(folder).url
+    with pytest.raises(ps.MetadataError, match="only 1 redirects are allowed"):
+        ps.open_volume(first, max_redirects=1)
+    with pytest.raises(ps.MetadataError, match="only 0 redirects"):
+        ps.open_volume(first, max_redirects=0)
+    (second / "info").write_text(f'{{"redirect": "file://{first}"}}')
+    with pytest.raises(ps.MetadataError, match="in a circle"):
+        ps.open_volume(first)
+
+
+def test_create_refuses_to_replace_a_layer(folder: Path) -> None:
+    with pytest.raises(FileExistsError, match=r"mode='r\+'"):
+        ps.create(folder, INFO)
+    with pytest.raises(ps.MetadataError, match="size"):
+        ps.create(folder / "new", make_info(size=(0, 1, 1)))
+    assert not (folder / "new").exists()
+    assert ps.create(folder, INFO, overwrite=True).info.scales[0].size == (50, 40, 30)
+
+
+def test_nested_folders_of_neuroglancer_scripts_are_read(
+    folder: Path, tmp_path: Path, data: np.ndarray
+) -> None:
+    nested = tmp_path / "nested"
+    for path in (folder / "8_8_8").iterdir():
+        target = nested / "8_8_8" / path.name.replace("_", "/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    (folder / "info").rename(nested / "info")
+    np.testing.assert_array_equal(ps.open_volume(nested)[...], data)
+    volume = ps.open_volume(nested, mode="r+")
+    volume[1:21, 2:22, 3:23] = 7
+    data[:20, :20, :20] = 7
+    np.testing.assert_array_equal(ps.open_volume(nested)[...], data)
+    volume[1:21, 2:22, 3:23] = 0
+    data[:20, :20, :20] = 0
+    np.testing.assert_array_equal(ps.open_volume(nested)[...], data)
+
+
+def test_many_threads_may_read_one_volume(folder: Path, data: np.ndarray) -> None:
+    volume, wrong = ps.open_volume(folder), []
+
+    def read() -> None:
+        wrong.extend(1 for _ in range(5) if not np.array_equal(volume[...], data))
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_reads_with_threads_of_its_own(folder: Path, data: np.ndarray) -> None:
+    volume = ps.open_volume(folder)
+    volume[...]
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if np.array_equal(volume[...], data) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_selection_of_everything_is_everything(folder: Path, data: np.ndarray) -> None:
+    array = ps.open_layer(folder).array()
+    out = array.read(full_selection(array.shape))
+    assert out.flags.c_contiguous
+    np.testing.assert_array_equal(out, data.transpose())
+    assert array.num_chunks(full_selection(array.shape)) == 12
