@@ -58,8 +58,8 @@ def plan_selection(selection: Selection, chunk_size: XYZ) -> Iterator[ChunkPart]
         for axis, size in zip(axes, reversed(chunk_size), strict=True)
     ]
     for z, y, x in itertools.product(*parts):
-        source = (channels.source, z.source, y.source, x.source)
-        target = (channels.target, z.target, y.target, x.target)
+        source: tuple[AxisIndex, ...] = (channels.source, z.source, y.source, x.source)
+        target: tuple[AxisIndex, ...] = (channels.target, z.target, y.target, x.target)
         if outer:
             source, target = _outer(source), _outer(target)
         yield ChunkPart((x.cell, y.cell, z.cell), source, target)

@@ -99,7 +99,7 @@ class ShardSource:
     def fetch(self, cell: XYZ) -> Blob | None:
         chunk_id = self.chunks.scale.grid.chunk_id(cell)
         location = locate(self.sharding, chunk_id)
-        place = self._index(location).find(chunk_id)
+        place = self.minishard_index(location).find(chunk_id)
         if place is None:
             return None
         key = self._shard_key(location)
@@ -115,7 +115,7 @@ class ShardSource:
         found: dict[str, dict[ByteRange, list[XYZ]]] = {}
 
         async def look_up(location: ShardLocation) -> None:
-            index = await self._index_async(location)
+            index = await self.minishard_index_async(location)
             for chunk_id in wanted[location]:
                 place = index.find(chunk_id)
                 if place is None or place.start == place.stop:
@@ -173,7 +173,7 @@ class ShardSource:
     def _error(self, message: str, key: str) -> ChunkError:
         return ChunkError(f"{self.storage.url}/{key}: {message}", key=key)
 
-    def _index(self, location: ShardLocation) -> MinishardIndex:
+    def minishard_index(self, location: ShardLocation) -> MinishardIndex:
         key = self._shard_key(location)
         cached = _indices.get((self.storage, key, location.minishard))
         if cached is not None:
@@ -183,7 +183,7 @@ class ShardSource:
         blob = None if place is None else self.storage.get(key, place)
         return self._remember(location, None if blob is None else blob.data, place)
 
-    async def _index_async(self, location: ShardLocation) -> MinishardIndex:
+    async def minishard_index_async(self, location: ShardLocation) -> MinishardIndex:
         key = self._shard_key(location)
         cached = _indices.get((self.storage, key, location.minishard))
         if cached is not None:
@@ -201,7 +201,7 @@ class ShardSource:
         if len(data) != 16:
             raise self._error(f"the shard index ends after {len(data)} of 16 bytes", key)
         try:
-            place = parse_shard_index_entry(memoryview(data), self.sharding)
+            place = parse_shard_index_entry(data, self.sharding)
         except FormatError as error:
             raise self._error(str(error), key) from error
         if place is not None and place.stop - place.start > MAX_MINISHARD_INDEX_BYTES:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from precomputed_store.codecs.base import Buffer
 from precomputed_store.errors import FormatError
 from precomputed_store.metadata import ShardingSpec
 
@@ -68,7 +69,7 @@ def shard_index_bytes(spec: ShardingSpec) -> int:
     return 16 << spec.minishard_bits
 
 
-def parse_shard_index_entry(entry: bytes | memoryview, spec: ShardingSpec) -> ByteRange | None:
+def parse_shard_index_entry(entry: Buffer, spec: ShardingSpec) -> ByteRange | None:
     """The minishard index's place in the shard, or None if the minishard is empty.
 
     Parameters
@@ -110,7 +111,7 @@ class MinishardIndex:
         return self.chunk_ids.nbytes * 3
 
 
-def parse_minishard_index(data: bytes | memoryview, spec: ShardingSpec) -> MinishardIndex:
+def parse_minishard_index(data: Buffer, spec: ShardingSpec) -> MinishardIndex:
     """Undo the delta coding of a minishard index (content encoding already undone).
 
     Specification: sharded.md, "Minishard index format".

@@ -12,8 +12,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 import zarr
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import precomputed_store as ps
