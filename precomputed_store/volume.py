@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from precomputed_store.layer import Layer, ScaleSelector, open_layer
 from precomputed_store.metadata import Scale, VolumeInfo
 from precomputed_store.progress import progress_bar
 from precomputed_store.selection import Bounds, BoxSelection, parse_absolute
+from precomputed_store.volume_summary import as_html, as_text
 from precomputed_store.write_plan import Unaligned
 from precomputed_store.writer import ChunkWriter, Compress, WriteOptions, as_layer_dtype
 
@@ -273,30 +273,11 @@ class Volume:
         )
         return channel, z, y, x
 
-    def _summary(self) -> list[tuple[str, str]]:
-        key = self.scale.key
-        return [
-            ("url", self.url),
-            ("type", f"{self.layer_type}, {self.dtype}, {self.info.num_channels} channel(s)"),
-            ("scale", f"{self.scale_index} of {len(self.scales)} ({key!r})"),
-            ("bounds", f"{self.bounds} voxels"),
-            ("size", f"{' × '.join(map(str, self.scale.size))} voxels, {_human(self.nbytes)}"),
-            ("resolution", f"{' × '.join(f'{r:g}' for r in self.resolution)} nm"),
-            ("chunks", f"{' × '.join(map(str, self.chunk_size))} voxels, {self.scale.encoding}"),
-            ("sharded", "no" if self.scale.sharding is None else "yes"),
-        ]
-
     def __repr__(self) -> str:
-        rows = "\n".join(f"  {name:<11}{value}" for name, value in self._summary())
-        return f"<precomputed_store.Volume>\n{rows}"
+        return as_text(self)
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{name}</th>"
-            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
-            for name, value in self._summary()
-        )
-        return f"<strong>precomputed_store.Volume</strong><table>{rows}</table>"
+        return as_html(self)
 
 
 def open_volume(
@@ -413,11 +394,3 @@ def _broadcast(value: ChunkArray, shape: tuple[int, ...]) -> ChunkArray:
         raise ValueError(
             f"value has shape {value.shape}; expected {shape} (x, y, z, channel)"
         ) from None
-
-
-def _human(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
-        if count < 1024 or unit == "PiB":
-            break
-        count /= 1024
-    return f"{count:.4g} {unit}"
