@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -104,7 +105,7 @@ def _read_header(data: Buffer, *, channels: int) -> _image.ImageHeader:
     """
     codestream = _codestream(data)
     if not codestream.startswith(_CODESTREAM):
-        raise FormatError("jxl image's codestream does not begin like one")
+        raise FormatError("jxl image has no codestream, or one that does not begin like it")
     bits = _Bits(codestream[len(_CODESTREAM) :])
     width, height = _read_size(bits)
     sample_bits, extra_channels = 8, 0
@@ -173,15 +174,29 @@ def _codestream(data: Buffer) -> bytes:
         return bytes(data[:_HEADER_BYTES])
     if bytes(data[:12]) != _CONTAINER:
         raise FormatError("not a jxl image")
-    position = 0
-    while position + 16 <= len(data):
-        size, kind = _BOX.unpack_from(data, position)
-        if kind in (b"jxlc", b"jxlp"):
-            start = position + 8 + 8 * (size == 1) + 4 * (kind == b"jxlp")
-            return bytes(data[start : start + _HEADER_BYTES])
-        if size == 1:
-            size = int.from_bytes(data[position + 8 : position + 16], "big")
-        if size < 8:  # 0: up to the end of the file
+    beginning = b""
+    for kind, content in _boxes(memoryview(data)):
+        if kind == b"jxlc":
+            return bytes(content[:_HEADER_BYTES])
+        if kind == b"jxlp":  # in parts, each with its number in front
+            beginning += content[4 : 4 + _HEADER_BYTES]
+        if len(beginning) >= _HEADER_BYTES:
             break
+    return beginning
+
+
+def _boxes(view: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    """Type and content of each box, the last one cut short where the file is."""
+    position = 0
+    while position + 16 <= len(view):
+        size, kind = _BOX.unpack_from(view, position)
+        start = position + 8
+        if size == 1:
+            size = int.from_bytes(view[start : start + 8], "big")
+            start += 8
+        if size == 0:  # up to the end of the file
+            size = len(view) - position
+        if size < start - position:
+            raise FormatError("jxl image has a box shorter than its own header")
+        yield kind, view[start : position + size]
         position += size
-    raise FormatError("jxl image has no codestream")

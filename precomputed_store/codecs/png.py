@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -30,7 +31,9 @@ _MAX_SIDE = 1_000_000
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK = struct.Struct(">I4s")
 _HEADER = struct.Struct(">IIBB")
-_COMPONENTS = {0: 1, 2: 3, 4: 2, 6: 4}
+_COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}
+"""Number of components → colour type."""
+_COMPONENTS = {colour: components for components, colour in _COLOURS.items()}
 _PALETTE = 3
 
 _SPNG_DECODES = frozenset({(1, 1), (1, 3), (1, 4), (2, 4)})
@@ -38,7 +41,8 @@ _SPNG_DECODES = frozenset({(1, 1), (1, 3), (1, 4), (2, 4)})
 
 _PIXELS = (b"IHDR", b"IDAT", b"IEND")
 
-_PYSPNG_CANNOT_ENCODE = frozenset({(2, 1), (2, 3)})
+_GREY16 = (2, 1)
+"""(bytes per sample, components)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,34 +129,61 @@ def _imagecodecs() -> Any | None:
 
 
 def _decode(data: Buffer, *, components: int, itemsize: int) -> ChunkArray:
-    image: ChunkArray
     imagecodecs = _imagecodecs()
-    if imagecodecs is not None:
-        spng = (itemsize, components) in _SPNG_DECODES
-        decode = imagecodecs.spng_decode if spng else imagecodecs.png_decode
-        with library_errors("png"):
-            image = decode(data)
-        return image
-    pyspng = require("pyspng", extra="images", purpose="decoding png")
+    if imagecodecs is None:
+        return _decode_with_pyspng(bytes(data), components=components, itemsize=itemsize)
+    spng = (itemsize, components) in _SPNG_DECODES
+    decode = imagecodecs.spng_decode if spng else imagecodecs.png_decode
     with library_errors("png"):
-        image = pyspng.load(bytes(data))
-    # libspng adds an opaque component to 16-bit images that have none.
-    return image[..., :components] if image.ndim == 3 else image
+        image: ChunkArray = decode(data)
+    return image
 
 
 def _encode(image: ChunkArray, *, level: int) -> bytes:
     imagecodecs = _imagecodecs()
-    data: bytes
-    if imagecodecs is not None:
+    if imagecodecs is None:
+        return _encode_with_pyspng(image, level=level)
+    with library_errors("png"):
+        data: bytes = imagecodecs.spng_encode(image, level=level)
+    return data
+
+
+def _decode_with_pyspng(data: bytes, *, components: int, itemsize: int) -> ChunkArray:
+    pyspng = require("pyspng", extra=None, purpose="decoding png")
+    for kind, chunk in _chunks(memoryview(data)):  # which pyspng does not check
+        if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+            raise FormatError(f"png image has a wrong checksum in its chunk {kind!r}")
+    if (itemsize, components) != _GREY16:
         with library_errors("png"):
-            data = imagecodecs.spng_encode(image, level=level)
-        return data
-    if (image.itemsize, image.shape[2]) in _PYSPNG_CANNOT_ENCODE:
+            image: ChunkArray = pyspng.load(data)
+        # libspng adds an opaque component to 16-bit colours that have none.
+        return image[..., :components] if image.ndim == 3 else image
+    with library_errors("png"):
+        halves: ChunkArray = pyspng.load(_relabelled(data, bits=8, colour=_COLOURS[2]))
+        return halves.view(">u2")[..., 0].astype(np.uint16)
+
+
+def _encode_with_pyspng(image: ChunkArray, *, level: int) -> bytes:
+    pyspng = require("pyspng", extra=None, purpose="encoding png")
+    pixel = (image.itemsize, image.shape[2])
+    if pixel == (2, 3):
         raise UnsupportedError(
-            f"writing 16-bit png of {image.shape[2]} channels needs the package 'imagecodecs': "
+            "writing 16-bit png of 3 channels needs the package 'imagecodecs': "
             "pip install 'precomputed-store[images]'"
         )
-    pyspng = require("pyspng", extra="images", purpose="encoding png")
+    if pixel == _GREY16:
+        image = image.astype(">u2").view(np.uint8)
     with library_errors("png"):
-        data = pyspng.encode(image, compress_level=level)
-    return data
+        data: bytes = pyspng.encode(image, compress_level=level)
+    return _relabelled(data, bits=16, colour=_COLOURS[1]) if pixel == _GREY16 else data
+
+
+def _relabelled(data: bytes, *, bits: int, colour: int) -> bytes:
+    """The same image under another header.
+
+    pyspng has no 16-bit grey. One pixel of it is stored like one of 8-bit grey and alpha:
+    two bytes, the same filters.
+    """
+    header = bytearray(data[12:29])
+    header[12:14] = bits, colour
+    return data[:12] + header + zlib.crc32(header).to_bytes(4, "big") + data[33:]
