@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "StorageError",
     "UnsupportedError",
     "VolumeNotFoundError",
+    "list_problems",
 ]
 
 
@@ -54,7 +55,7 @@ class MetadataError(PrecomputedError, ValueError):
             problems = [Problem("", problems)]
         self.problems = tuple(problems)
         self.source = source
-        super().__init__(f"{source}:{_listed(self.problems)}")
+        super().__init__(list_problems(self.problems, source=source))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild_metadata_error, (type(self), self.problems, self.source), vars(self)
@@ -64,12 +65,13 @@ class MetadataError(PrecomputedError, ValueError):
 _SHOWN_PROBLEMS = 50
 
 
-def _listed(problems: tuple[Problem, ...]) -> str:
+def list_problems(problems: Sequence[Problem], *, source: str) -> str:
+    """A message of one line for one problem, of one more line for each of several."""
     if len(problems) == 1:
-        return f" {problems[0]}"
+        return f"{source}: {problems[0]}"
     lines = [f"\n  - {problem}" for problem in problems[:_SHOWN_PROBLEMS]]
     hidden = len(problems) - len(lines)
-    return "".join(lines) + (f"\n  … and {hidden} more problems" if hidden else "")
+    return f"{source}:" + "".join(lines) + (f"\n  … and {hidden} more" if hidden else "")
 
 
 def _rebuild_metadata_error(

@@ -91,7 +91,7 @@ def describe_scales(scales: Sequence[Scale | DamagedScale]) -> str:
 
 def _describe(scale: Scale | DamagedScale) -> str:
     if isinstance(scale, DamagedScale):
-        first, *others = scale.problems
+        first, *others = scale.problems or ("damaged",)
         more = f" (and {len(others)} more problems)" if others else ""
         return f"key {scale.key!r}, unusable: {first}{more}"
     return f"key {scale.key!r}, resolution {scale.resolution} nm, size {scale.size}"

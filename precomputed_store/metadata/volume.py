@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from precomputed_store.errors import CompatibilityWarning, Problem
+from precomputed_store.errors import CompatibilityWarning, Problem, list_problems
 from precomputed_store.metadata.compatibility import (
     DATA_TYPES,
     OTHER_DATA_TYPES,
@@ -183,9 +183,8 @@ class VolumeInfo:
         info = cls(**fields)
         object.__setattr__(info, "warnings", (*report.notes, *info.warnings))
         if info.warnings:
-            lines = [str(note) for note in info.warnings]
-            text = lines[0] if len(lines) == 1 else "".join(f"\n  - {line}" for line in lines)
-            warnings.warn(f"{source}: {text}", CompatibilityWarning, stacklevel=2)
+            text = list_problems(info.warnings, source=source)
+            warnings.warn(text, CompatibilityWarning, stacklevel=2)
         return info
 
     def to_json(self) -> dict[str, Any]:
