@@ -23,6 +23,11 @@ ENCODINGS: dict[str, tuple[str, str]] = {
         "precomputed_store.codecs.compressed_segmentation",
         "CompressedSegmentation",
     ),
+    "compresso": ("precomputed_store.codecs.compresso", "Compresso"),
+    "crackle": ("precomputed_store.codecs.crackle", "Crackle"),
+    "fpzip": ("precomputed_store.codecs.fpzip", "Fpzip"),
+    "kempressed": ("precomputed_store.codecs.kempressed", "Kempressed"),
+    "zfpc": ("precomputed_store.codecs.zfpc", "Zfpc"),
 }
 """``encoding`` in `info` → (module, class)."""
 

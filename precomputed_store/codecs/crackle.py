@@ -1,0 +1,117 @@
+"""The crackle encoding: crack codes of 2-D boundaries and one label per component.
+
+Malformed bytes crash the library whatever its header says, so it runs in a worker. The
+header, the index of z slices and the length are checked before.
+
+Specification: https://github.com/seung-lab/crackle, "Stream Format".
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, NamedTuple
+
+import numpy as np
+
+from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray, Codec, Place, require
+from precomputed_store.codecs.checks import check_holds, conform, library_errors
+from precomputed_store.errors import FormatError
+
+__all__ = ["Crackle"]
+
+_HEADERS: Final = (struct.Struct("<4sBH3IBI"), struct.Struct("<4sBH3IBQB"))
+"""Of version 0 and 1: magic, version, format, size, log2 of the grid, label bytes, CRC."""
+_MAX_MODEL_BYTES: Final = 4**10 * 5 // 8
+_PURPOSE: Final = "the encoding crackle"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crackle(Codec):
+    """Without parameters."""
+
+    name: ClassVar[str] = "crackle"
+    place: ClassVar[Place] = "worker"
+    data_types: ClassVar[tuple[str, ...]] = ("uint8", "uint16", "uint32", "uint64")
+    channels: ClassVar[tuple[int, ...] | None] = (1,)
+    content_type: ClassVar[str] = "image/x.crackle"
+    compressible: ClassVar[bool] = True
+    in_neuroglancer: ClassVar[bool] = False
+
+    def decode(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> ChunkArray:
+        check_holds(type(self), shape, dtype)
+        _check(data, _read_header(data), shape=shape, dtype=dtype)
+        library = require("crackle", extra="seg", purpose=_PURPOSE)
+        with library_errors(self.name):
+            labels: ChunkArray = library.decompress(bytes(data), parallel=1)
+        return conform(labels.T[np.newaxis], shape=shape, dtype=dtype)
+
+    def encode(self, array: ChunkArray) -> bytes:
+        check_holds(type(self), array.shape, array.dtype)
+        library = require("crackle", extra="seg", purpose=_PURPOSE)
+        labels = np.ascontiguousarray(array[0], dtype=array.dtype.newbyteorder("=")).T
+        with library_errors(self.name):
+            encoded: bytes = library.compress(labels, parallel=1)
+        return encoded
+
+    def max_encoded_bytes(self, *, shape: CZYX, dtype: np.dtype[Any]) -> int:
+        voxels = math.prod(shape)
+        labels = voxels * (dtype.itemsize + 8)  # all distinct, with an index each
+        cracks = voxels * 8
+        return 1024 + labels + cracks + 32 * shape[1] + _MAX_MODEL_BYTES
+
+    def recognises(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> bool:
+        return bytes(data[:4]) == b"crkl"
+
+
+class _Header(NamedTuple):
+    version: int
+    num_bytes: int
+    size: tuple[int, int, int]
+    label_bytes: int
+    section_bytes: int
+    """Length of the labels."""
+    model_bytes: int
+    """Length of the Markov model of the crack codes."""
+
+
+def _read_header(data: Buffer) -> _Header:
+    """Read what the length depends on; the library checks the header's CRC."""
+    if bytes(data[:4]) != b"crkl":
+        raise FormatError(f"crackle chunk begins with {bytes(data[:4])!r}; expected b'crkl'")
+    version = data[4] if len(data) > 4 else 0
+    if version > 1:
+        raise FormatError(f"crackle chunk has version {version}; expected 0 or 1")
+    layout = _HEADERS[version]
+    if len(data) < layout.size:
+        raise FormatError(f"crackle chunk is {len(data)} bytes; its header has {layout.size}")
+    _, _, format_bits, sx, sy, sz, _, section_bytes, *_ = layout.unpack_from(data)
+    order = format_bits >> 9 & 0xF
+    return _Header(
+        version=version,
+        num_bytes=layout.size,
+        size=(sx, sy, sz),
+        label_bytes=1 << (format_bits & 3),
+        section_bytes=section_bytes,
+        model_bytes=4**order * 5 // 8 if order else 0,
+    )
+
+
+def _check(data: Buffer, header: _Header, *, shape: CZYX, dtype: np.dtype[Any]) -> None:
+    if header.size != shape[:0:-1] or header.label_bytes != dtype.itemsize:
+        raise FormatError(
+            f"crackle chunk holds {header.size} voxels (x, y, z) of {header.label_bytes} "
+            f"bytes; expected {shape[:0:-1]} of {dtype.itemsize}"
+        )
+    num_slices = header.size[2]
+    crc_bytes = 4 * (num_slices + 2) if header.version else 0  # of index, labels and slices
+    expected = header.num_bytes + 4 * num_slices + header.section_bytes + header.model_bytes
+    expected += crc_bytes
+    if len(data) >= expected:
+        index = np.frombuffer(data, "<u4", num_slices, header.num_bytes)
+        expected += int(index.sum(dtype=np.uint64))
+    if len(data) != expected:
+        raise FormatError(
+            f"crackle chunk is {len(data)} bytes; its header and index announce {expected}"
+        )
