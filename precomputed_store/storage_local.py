@@ -21,7 +21,7 @@ from precomputed_store.errors import StorageError
 from precomputed_store.storage_base import Blob, Get, Place, Put, ThreadedBackend
 from precomputed_store.url import local_path
 
-__all__ = ["LocalBackend", "sweep_temporaries"]
+__all__ = ["LocalBackend", "is_temporary", "logical_name", "sweep_temporaries"]
 
 _MISSING = (FileNotFoundError, NotADirectoryError)
 # Without O_NONBLOCK, opening a pipe would wait for ever; O_NOFOLLOW makes links fail.
@@ -92,7 +92,7 @@ class LocalBackend(ThreadedBackend):
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    name = _logical_name(folder, entry.name)
+                    name = logical_name(folder, entry.name)
                     if name is not None:
                         yield name
         except _MISSING:
@@ -237,13 +237,14 @@ def _temporary_name() -> str:
     return f"{_TEMPORARY[0]}{os.getpid()}-{os.urandom(8).hex()}{_TEMPORARY[1]}"
 
 
-def _is_temporary(name: str) -> bool:
+def is_temporary(name: str) -> bool:
+    """Whether a name is one that `LocalBackend.put` gives until a file is complete."""
     return name.startswith(_TEMPORARY[0]) and name.endswith(_TEMPORARY[1])
 
 
-def _logical_name(folder: str, name: str) -> str | None:
+def logical_name(folder: str, name: str) -> str | None:
     """The key that `get` takes for a file; None where another file stands for the same."""
-    if _is_temporary(name):
+    if is_temporary(name):
         return None
     stem, dot, suffix = name.rpartition(".")
     if not stem or dot + suffix not in SUFFIXES.values():
@@ -280,7 +281,7 @@ def sweep_temporaries(folder: str, *, older_than_s: float = 3600.0) -> int:
     removed = 0
     oldest = time.time() - older_than_s
     for parent, _, names in os.walk(folder):
-        for name in filter(_is_temporary, names):
+        for name in filter(is_temporary, names):
             path = os.path.join(parent, name)
             with contextlib.suppress(FileNotFoundError):
                 if os.stat(path).st_mtime <= oldest:

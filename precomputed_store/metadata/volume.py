@@ -22,13 +22,9 @@ from precomputed_store.metadata.compatibility import (
     volume_notes,
 )
 from precomputed_store.metadata.document import Document, load_document
+from precomputed_store.metadata.encoding import codec_problems
 from precomputed_store.metadata.rules import ABSENT, Report
-from precomputed_store.metadata.scale import (
-    DamagedScale,
-    Scale,
-    codec_problems,
-    read_scale,
-)
+from precomputed_store.metadata.scale import DamagedScale, Scale, read_scale
 from precomputed_store.metadata.selector import ScaleSelector, find_scale
 
 __all__ = ["VolumeInfo", "redirect_target"]
@@ -277,7 +273,7 @@ def _read_scales(
             report.notes += inner.notes
         scales.append(scale)
     damaged = [scale for scale in scales if isinstance(scale, DamagedScale)]
-    if len(damaged) == len(scales):
+    if report.problems or len(damaged) == len(scales):
         report.problems += [problem for scale in damaged for problem in scale.problems]
     return tuple(scales)
 
