@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from precomputed_store.codecs import ENCODINGS, codec_class
 from precomputed_store.errors import Problem
+from precomputed_store.metadata.encoding import parameter_owners
 from precomputed_store.metadata.rules import path_problem
 
 if TYPE_CHECKING:
@@ -35,9 +35,8 @@ def volume_notes(info: VolumeInfo) -> Iterator[Problem]:
     for name, link in info.links.items():
         if message := path_problem(link):
             yield Problem(name, message)
-    for index, scale in info.usable_scales:
-        for where, message in _scale_notes(scale):
-            yield Problem(f"scales[{index}].{where}", message)
+    yield from _foreign_parameters(info)
+    yield from _imprecise_coordinates(info)
     for (finer, before), (index, scale) in pairwise(info.usable_scales):
         if any(b < a for a, b in zip(before.resolution, scale.resolution, strict=True)):
             yield Problem(
@@ -62,23 +61,26 @@ def _layer_type_notes(info: VolumeInfo) -> Iterator[Problem]:
             )
 
 
-def _scale_notes(scale: Scale) -> Iterator[tuple[str, str]]:
-    for name in scale.extra:
-        if owners := _encodings_with(name):
-            yield name, f"belongs to {owners}: TensorStore refuses it on {scale.encoding}"
-    for name in ("voxel_offset", "size"):
-        for i, value in enumerate(getattr(scale, name)):
-            if float(np.float32(value)) != value:
+def _foreign_parameters(info: VolumeInfo) -> Iterator[Problem]:
+    scales = [(index, scale) for index, scale in info.usable_scales if scale.extra]
+    owners = parameter_owners() if scales else {}
+    for index, scale in scales:
+        for name in scale.extra:
+            if name in owners:
+                message = f"belongs to {owners[name]}: TensorStore refuses it on {scale.encoding}"
+                yield Problem(f"scales[{index}].{name}", message)
+
+
+def _imprecise_coordinates(info: VolumeInfo) -> Iterator[Problem]:
+    for index, scale in info.usable_scales:
+        for name in ("voxel_offset", "size"):
+            for i, value in enumerate(getattr(scale, name)):
                 rounded = int(np.float32(value))
-                message = f"Neuroglancer counts in 32-bit floats and takes {value} for {rounded}"
-                yield f"{name}[{i}]", message
-
-
-def _encodings_with(parameter: str) -> str:
-    classes = ((name, codec_class(name)) for name in ENCODINGS)
-    return ", ".join(
-        name for name, found in classes if found and parameter in found.parameter_names()
-    )
+                if rounded != value:
+                    yield Problem(
+                        f"scales[{index}].{name}[{i}]",
+                        f"Neuroglancer counts in 32-bit floats and takes {value} for {rounded}",
+                    )
 
 
 def _shared_keys(info: VolumeInfo) -> Iterator[Problem]:

@@ -85,6 +85,7 @@ class Report:
         return members.get(name) is not None
 
     def integer(self, value: object, where: str, *, minimum: int, maximum: int) -> int | None:
+        """A whole number within bounds; JSON may also write it as 64.0, which is noted."""
         value = _builtin(value)
         if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT_FLOATS:
             self.note(where, f"{value} is not written as an integer")

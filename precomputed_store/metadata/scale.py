@@ -5,20 +5,20 @@ Specification: volume.md, "info JSON file specification", ``scales``.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from precomputed_store.codecs import ENCODINGS, Codec, codec_class
+from precomputed_store.codecs import Codec
 from precomputed_store.errors import MetadataError, Problem
 from precomputed_store.grid import XYZ, ChunkGrid
 from precomputed_store.metadata.document import load_document, show
+from precomputed_store.metadata.encoding import read_codec
 from precomputed_store.metadata.rules import ABSENT, Report
 from precomputed_store.metadata.sharding import ShardingSpec, read_sharding
 
-__all__ = ["DamagedScale", "Scale", "codec_problems", "read_scale"]
+__all__ = ["DamagedScale", "Scale", "read_scale"]
 
 # Coordinates stay where differences and sums of two of them fit in 64 bits.
 # TensorStore draws the same line.
@@ -202,7 +202,7 @@ def _read_scale(members: Any, report: Report) -> Scale | None:
         inner = report.at("sharding")
         sharding = read_sharding(given["sharding"], inner)
         report.include(inner)
-    codec = _read_codec(members, report)
+    codec = read_codec(members, report)
     _check_together(values, sharding=sharding, report=report)
     if report.problems or codec is None:
         return None
@@ -265,53 +265,3 @@ def _check_together(
                 f"chunk ids of the grid {grid.shape} have {grid.num_chunk_id_bits} bits; "
                 "expected at most 64: use larger chunks",
             )
-
-
-def _read_codec(members: Mapping[str, Any], report: Report) -> Codec | None:
-    encoding = members.get("encoding", ABSENT)
-    name = report.choice(encoding, "encoding", tuple(ENCODINGS))
-    found = codec_class(name) if name else None
-    if found is None:
-        return None
-    parameters = {
-        parameter: members[parameter]
-        for parameter in found.parameter_names()
-        if report.present(members, parameter)
-    }
-    required = [
-        parameter.name
-        for parameter in dataclasses.fields(found)
-        if parameter.default is dataclasses.MISSING
-        and parameter.default_factory is dataclasses.MISSING
-    ]
-    if missing := [parameter for parameter in required if parameter not in parameters]:
-        for parameter in missing:
-            report.problem(parameter, f"missing: the encoding {name} requires it")
-        return None
-    try:
-        return found.from_parameters(parameters)
-    except ValueError as error:
-        for parameter, message in _parameter_problems(error):
-            report.problem(parameter, message)
-        return None
-
-
-def _parameter_problems(error: ValueError) -> Iterator[tuple[str, str]]:
-    for item in error.args or (str(error),):
-        match item:
-            case (str(parameter), str(message)):
-                yield parameter, message
-            case _:
-                yield "encoding", str(item)
-
-
-def codec_problems(
-    codec: Codec, *, data_type: str, num_channels: int
-) -> Iterator[tuple[str, str]]:
-    """Why chunks of this data type and channel count cannot have this encoding."""
-    if data_type not in codec.data_types:
-        holds = ", ".join(codec.data_types)
-        yield "encoding", f"{codec.name} holds {holds}; the volume's data_type is {data_type}"
-    if codec.channels is not None and num_channels not in codec.channels:
-        holds = " or ".join(map(str, codec.channels))
-        yield "encoding", f"{codec.name} holds {holds} channels; num_channels is {num_channels}"
