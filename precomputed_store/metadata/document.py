@@ -168,20 +168,30 @@ def plain_json(
         message = _scalar_problem(value)
     elif depth >= MAX_DEPTH:
         message = f"nested too deeply: expected at most {MAX_DEPTH} levels"
-    elif len(problems) >= _MAX_PROBLEMS:
-        return None  # A value that contains itself would be followed for ever.
-    elif isinstance(value, list | tuple):
-        return [
-            item
-            if type(item) in _SIMPLE
-            else plain_json(item, problems, location=f"{location}[{i}]", depth=depth + 1)
-            for i, item in enumerate(value)
-        ]
-    else:
+    elif isinstance(value, Mapping):
         return _plain_object(value, problems, location=location, depth=depth)
-    if message is not None and len(problems) < _MAX_PROBLEMS:
+    else:
+        return _plain_list(value, problems, location=location, depth=depth)
+    if message is not None:
         problems.append(Problem(location, message))
     return value
+
+
+def _plain_list(
+    items: list[object] | tuple[object, ...],
+    problems: list[Problem],
+    *,
+    location: str,
+    depth: int,
+) -> list[Any]:
+    plain = []
+    for i, item in enumerate(items):
+        if _enough(problems):
+            break
+        if type(item) not in _SIMPLE:
+            item = plain_json(item, problems, location=f"{location}[{i}]", depth=depth + 1)
+        plain.append(item)
+    return plain
 
 
 def _plain_object(
@@ -194,12 +204,19 @@ def _plain_object(
         )
     plain = {}
     for name, member in members.items():
+        if _enough(problems):
+            break
         if isinstance(name, str):
             inner = f"{location}.{name}" if location else name
             plain[str(name)] = plain_json(member, problems, location=inner, depth=depth + 1)
-        elif len(problems) < _MAX_PROBLEMS:
+        else:
             problems.append(Problem(location, f"expected text as a name, got {show(name)}"))
     return plain
+
+
+def _enough(problems: list[Problem]) -> bool:
+    """Whether to stop looking: a value that contains itself could be followed for ever."""
+    return len(problems) >= _MAX_PROBLEMS
 
 
 def _scalar_problem(value: object) -> str | None:
