@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from precomputed_store.chunk_source import ChunkBytes, ChunkSource, FileSource
-from precomputed_store.codecs.base import CZYX, ChunkArray
+from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray
 from precomputed_store.concurrency import bounded, codec_pool, run_batches
 from precomputed_store.errors import (
     ChunkError,
@@ -165,13 +165,23 @@ class ChunkedArray:
     def decode(self, cell: XYZ, blob: Blob) -> ChunkArray:
         """What is stored for a cell to voxels, or an error that names the chunk."""
         try:
-            if not len(blob.data):
-                raise FormatError("the stored object is empty (0 bytes)")
-            data = self.source.unpack(blob, cell)
+            data = self._unpacked(cell, blob)
             shape = self.chunk_shape_at(cell)
             return self.scale.codec.decode(data, shape=shape, dtype=self.dtype)
         except FormatError as error:
-            raise self._chunk_error(cell, error) from error
+            raise self.chunk_error(cell, error) from error
+
+    def unpack(self, cell: XYZ, blob: Blob) -> Buffer:
+        """What is stored for a cell as its codec takes it, or an error that names the chunk."""
+        try:
+            return self._unpacked(cell, blob)
+        except FormatError as error:
+            raise self.chunk_error(cell, error) from error
+
+    def _unpacked(self, cell: XYZ, blob: Blob) -> Buffer:
+        if not len(blob.data):
+            raise FormatError("the stored object is empty (0 bytes)")
+        return self.source.unpack(blob, cell)
 
     def _prepare(self, selection: Selection) -> tuple[ChunkArray, list[ChunkPart]]:
         shape = tuple(len(axis) for axis in selection)
@@ -241,13 +251,7 @@ class ChunkedArray:
     def _place(self, part: ChunkPart, chunk: ChunkArray | None, out: ChunkArray) -> bool:
         if chunk is None:
             if self.missing == "raise":
-                raise MissingChunkError(
-                    f"{self.storage.url}/{self.source.key(part.cell)}: chunk "
-                    f"{self.grid.cell_box(part.cell)} is not stored; "
-                    'missing="fill" reads it as zeros',
-                    key=self.source.key(part.cell),
-                    box=self.grid.cell_box(part.cell),
-                )
+                raise self.missing_error(part.cell)
             out[part.target] = 0
             return False
         out[part.target] = chunk[part.source]
@@ -259,7 +263,18 @@ class ChunkedArray:
             return
         warn_if_all_missing(self, parts[0].cell, len(parts))
 
-    def _chunk_error(self, cell: XYZ, cause: Exception) -> ChunkError:
+    def missing_error(self, cell: XYZ) -> MissingChunkError:
+        """The error for a chunk that is not stored where it should be."""
+        key, box = self.source.key(cell), self.grid.cell_box(cell)
+        return MissingChunkError(
+            f"{self.storage.url}/{key}: chunk {box} is not stored; "
+            'missing="fill" reads it as zeros',
+            key=key,
+            box=box,
+        )
+
+    def chunk_error(self, cell: XYZ, cause: Exception) -> ChunkError:
+        """The error for a chunk that something is wrong with: says which, and what."""
         key, box = self.source.key(cell), self.grid.cell_box(cell)
         return ChunkError(
             f"{self.storage.url}/{key}: chunk {box} ({self.scale.encoding}): {cause}",

@@ -120,7 +120,7 @@ class ChunkWriter:
 
     def write_chunk(self, cell: XYZ, chunk: ChunkArray) -> None:
         """Replace one whole chunk ``(channel, z, y, x)``, cropped to the volume. For threads."""
-        self._store(cell, self.pack(cell, chunk))
+        self.store(cell, self.pack(cell, chunk))
 
     def pack(self, cell: XYZ, chunk: ChunkArray) -> bytes | None:
         """The bytes to store for a chunk, or None where it should not be stored."""
@@ -136,6 +136,10 @@ class ChunkWriter:
                 key=self.array.source.key(cell),
                 box=self.array.grid.cell_box(cell),
             ) from error
+        return self.compress(data)
+
+    def compress(self, data: bytes) -> bytes:
+        """Apply the content encoding to an encoded chunk."""
         if self.content_encoding is None:
             return data
         return content.apply(data, self.content_encoding, level=self.options.compress_level)
@@ -147,12 +151,27 @@ class ChunkWriter:
             raise TypeError("only unsharded scales are written chunk by chunk")
         return source
 
-    def _store(self, cell: XYZ, data: bytes | None) -> None:
+    def store(self, cell: XYZ, data: bytes | None) -> None:
+        """Store what `pack` or `compress` made of a chunk; None removes it. For threads."""
         key = self._source.write_key(cell)
         if data is None:
             self.array.storage.delete(key)
         else:
             self.array.storage.put(
+                key,
+                data,
+                content_type=self.array.scale.codec.content_type,
+                content_encoding=self.content_encoding,
+                cache_control=self.options.cache_control,
+            )
+
+    async def store_async(self, cell: XYZ, data: bytes | None) -> None:
+        """As `store`, from any event loop."""
+        key = self._source.write_key(cell)
+        if data is None:
+            await self.array.storage.delete_async(key)
+        else:
+            await self.array.storage.put_async(
                 key,
                 data,
                 content_type=self.array.scale.codec.content_type,
@@ -199,17 +218,7 @@ class ChunkWriter:
         async def write(unit: WriteUnit) -> None:
             chunk = await loop.run_in_executor(codec_pool(), self._merged, unit, region, data)
             packed = await loop.run_in_executor(codec_pool(), self.pack, unit.cell, chunk)
-            key = self._source.write_key(unit.cell)
-            if packed is None:
-                await storage.delete_async(key)
-            else:
-                await storage.put_async(
-                    key,
-                    packed,
-                    content_type=self.array.scale.codec.content_type,
-                    content_encoding=self.content_encoding,
-                    cache_control=self.options.cache_control,
-                )
+            await self.store_async(unit.cell, packed)
             if advance is not None:
                 advance(1)
 
