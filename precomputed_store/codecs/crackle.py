@@ -1,7 +1,8 @@
 """The crackle encoding: crack codes of 2-D boundaries and one label per component.
 
 Malformed bytes crash the library whatever its header says, so it runs in a worker. The
-header, the index of z slices and the length are checked before.
+header, the length and the checksum of the labels, which the library ignores, are checked
+before; the library checks those of the header and of the index of z slices.
 
 Specification: https://github.com/seung-lab/crackle, "Stream Format".
 """
@@ -41,7 +42,9 @@ class Crackle(Codec):
 
     def decode(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> ChunkArray:
         check_holds(type(self), shape, dtype)
-        _check(data, _read_header(data), shape=shape, dtype=dtype)
+        header = _read_header(data)
+        _check_length(data, header, shape=shape, dtype=dtype)
+        _check_labels(data, header)
         library = require("crackle", extra="seg", purpose=_PURPOSE)
         with library_errors(self.name):
             labels: ChunkArray = library.decompress(bytes(data), parallel=1)
@@ -98,7 +101,7 @@ def _read_header(data: Buffer) -> _Header:
     )
 
 
-def _check(data: Buffer, header: _Header, *, shape: CZYX, dtype: np.dtype[Any]) -> None:
+def _check_length(data: Buffer, header: _Header, *, shape: CZYX, dtype: np.dtype[Any]) -> None:
     if header.size != shape[:0:-1] or header.label_bytes != dtype.itemsize:
         raise FormatError(
             f"crackle chunk holds {header.size} voxels (x, y, z) of {header.label_bytes} "
@@ -115,3 +118,16 @@ def _check(data: Buffer, header: _Header, *, shape: CZYX, dtype: np.dtype[Any]) 
         raise FormatError(
             f"crackle chunk is {len(data)} bytes; its header and index announce {expected}"
         )
+
+
+def _check_labels(data: Buffer, header: _Header) -> None:
+    """Compare the labels with their checksum, which version 0 has not."""
+    if not header.version:
+        return
+    num_slices = header.size[2]
+    start = header.num_bytes + 4 * (num_slices + 1)
+    labels = bytes(data[start : start + header.section_bytes])
+    (stored,) = struct.unpack_from("<I", data, len(data) - 4 * (num_slices + 1))
+    checksums = require("google_crc32c", extra="seg", purpose=_PURPOSE)
+    if checksums.value(labels) != stored:
+        raise FormatError("crackle labels do not match their checksum")
