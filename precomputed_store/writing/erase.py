@@ -1,0 +1,100 @@
+"""Removing the stored chunks of a layer that is about to be replaced."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from precomputed_store.codecs import content
+from precomputed_store.concurrency import bounded, run_batches
+from precomputed_store.errors import UnsupportedError
+from precomputed_store.storage import Storage, run_sync
+
+__all__ = ["Replacement", "plan_replacement"]
+
+_AXIS = r"-?\d+--?\d+"
+_STORED = re.compile(rf"{_AXIS}_{_AXIS}_{_AXIS}|[0-9a-f]+\.shard")
+_NESTED = re.compile(_AXIS)
+_LARGEST_INFO = 16 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replacement:
+    """The objects of a layer that have to go before another takes its place."""
+
+    storage: Storage
+    keys: tuple[str, ...]
+
+    def carry_out(self) -> None:
+        """Remove `info`, so that nobody reads what is half there, then the chunks."""
+        self.storage.delete("info")
+        if self.storage.threaded:
+            run_batches(self.storage.delete, self.keys, workers=self.storage.concurrency)
+        else:
+            run_sync(self._delete_all())
+
+    async def _delete_all(self) -> None:
+        await bounded(self.storage.concurrency)(self.keys, self.storage.delete_async)
+
+
+def plan_replacement(storage: Storage, *, key: str) -> Replacement | None:
+    """What to remove for a layer whose only scale is in the folder `key`; touches nothing.
+
+    Chunks and shards in the folders of the old layer's scales and in that of the new one.
+    Meshes, skeletons and whatever else lies there stay.
+
+    Returns
+    -------
+    Replacement or None
+        None if there is no layer.
+
+    Raises
+    ------
+    UnsupportedError
+        The storage cannot list, or the old layer keeps chunks where they cannot be told
+        from those of others.
+    ValueError
+        The `info` that is there cannot be read.
+    """
+    blob = storage.get("info", max_bytes=_LARGEST_INFO)
+    if blob is None:
+        return None
+    data = blob.data
+    try:
+        if blob.content_encoding is not None:
+            data = content.undo(data, blob.content_encoding, limit=_LARGEST_INFO)
+        folders = {*_scale_keys(json.loads(bytes(data))), key}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{storage.url}/info cannot be read ({error}), so it is unknown what there is to "
+            "replace: remove the folder yourself"
+        ) from error
+    keys = [stored for folder in sorted(folders) for stored in _stored(storage, folder)]
+    return Replacement(storage=storage, keys=tuple(keys))
+
+
+def _scale_keys(document: Any) -> Iterator[str]:
+    scales = document.get("scales") if isinstance(document, dict) else None
+    for scale in scales if isinstance(scales, list) else []:
+        found = scale.get("key") if isinstance(scale, dict) else None
+        if isinstance(found, str):
+            yield found
+
+
+def _stored(storage: Storage, folder: str) -> Iterator[str]:
+    if ".." in folder.split("/"):
+        raise UnsupportedError(
+            f"{storage.url}: scale {folder!r} of the layer to be replaced lies outside of its "
+            "folder, where other layers may share it: remove the layer yourself"
+        )
+    for name in storage.list_names(folder):
+        if _STORED.fullmatch(name):
+            yield f"{folder}/{name}"
+        elif _NESTED.fullmatch(name):
+            raise UnsupportedError(
+                f"{storage.url}/{folder}: the chunks of the layer to be replaced are in nested "
+                "x/y/z folders: remove the folder yourself"
+            )

@@ -1,0 +1,218 @@
+"""What to write where: a new layer's metadata, or a region of an existing one. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from precomputed_store.codecs import ENCODINGS, Codec, codec_class
+from precomputed_store.grid import XYZ
+from precomputed_store.metadata import Scale, ScaleSelector, VolumeInfo
+from precomputed_store.writing.place import (
+    Resolution,
+    UnknownResolutionError,
+    find_position,
+    find_resolution,
+    is_close,
+    triple,
+)
+from precomputed_store.writing.source import WriteSource
+
+__all__ = [
+    "LayerType",
+    "LayerWish",
+    "check_matches",
+    "choose_scale",
+    "new_info",
+    "scale_key",
+]
+
+LayerType: TypeAlias = Literal["image", "segmentation"]
+
+_DEFAULT_CHUNK_SIZE = (64, 64, 64)
+# What uint16 and the signed types hold is anybody's guess.
+_USUAL_TYPES: dict[str, LayerType] = {
+    "uint8": "image", "int8": "image",
+    "float16": "image", "float32": "image", "float64": "image",
+    "uint32": "segmentation", "uint64": "segmentation",
+}  # fmt: skip
+_DEFAULT_OPTIONS: dict[str, dict[str, Any]] = {
+    "compressed_segmentation": {"compressed_segmentation_block_size": (8, 8, 8)},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerWish:
+    """What the caller said of the layer; None where the array is to be asked.
+
+    See `precomputed_store.to_precomputed`.
+    """
+
+    layer_type: LayerType | None = None
+    encoding: str | None = None
+    encoding_options: Mapping[str, Any] | None = None
+    resolution: Resolution | None = None
+    voxel_offset: XYZ | None = None
+    chunk_size: XYZ | None = None
+    key: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.layer_type not in ("image", "segmentation", None):
+            raise ValueError(
+                f"layer_type is {self.layer_type!r}; expected 'image' or 'segmentation'"
+            )
+        for name in ("resolution", "voxel_offset", "chunk_size"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, triple(value, name))
+
+
+def new_info(source: WriteSource, wish: LayerWish) -> VolumeInfo:
+    """Metadata of a new layer that holds the whole array.
+
+    Raises
+    ------
+    ValueError
+        Something can neither be found out nor guessed safely, or does not fit together.
+    """
+    resolution = wish.resolution or find_resolution(source)
+    layer_type = _layer_type(source, wish)
+    codec = _codec(source, wish, layer_type)
+    size = source.size
+    chunk_size = wish.chunk_size or source.encoding.get("chunk_size")
+    if chunk_size is None:
+        x, y, z = (min(a, b) for a, b in zip(_DEFAULT_CHUNK_SIZE, size, strict=True))
+        chunk_size = (x, y, z)
+    scale = Scale(
+        key=wish.key or scale_key(resolution),
+        size=size,
+        resolution=resolution,
+        voxel_offset=wish.voxel_offset or find_position(source, resolution, default=0),
+        chunk_sizes=(triple(chunk_size, "chunk_size"),),
+        codec=codec,
+    )
+    return VolumeInfo(
+        layer_type=layer_type,
+        data_type=source.dtype.name,
+        num_channels=source.shape[0],
+        scales=(scale,),
+    )
+
+
+def scale_key(resolution: Resolution) -> str:
+    """The customary name of a scale's folder.
+
+    Examples
+    --------
+    >>> scale_key((8, 8, 40)), scale_key((4.5, 4, 40))
+    ('8_8_40', '4.5_4.0_40.0')
+    """
+    whole = all(isinstance(value, int) for value in resolution)
+    return "_".join(str(value if whole else float(value)) for value in resolution)
+
+
+def choose_scale(info: VolumeInfo, source: WriteSource, wish: LayerWish) -> ScaleSelector:
+    """The scale of an existing layer that the array belongs to, by its resolution.
+
+    Raises
+    ------
+    ValueError
+        The layer has several scales, and the array does not say which.
+    """
+    try:
+        return wish.resolution or find_resolution(source)
+    except UnknownResolutionError as error:
+        if len(info.scales) == 1:
+            return 0
+        raise ValueError(f"{error}, or scale=") from None
+
+
+def check_matches(source: WriteSource, wish: LayerWish, info: VolumeInfo, scale: Scale) -> None:
+    """Refuse an array, or a caller's word, that contradicts an existing layer.
+
+    Raises
+    ------
+    ValueError, TypeError
+    """
+    wanted: dict[str, tuple[Any, Any]] = {
+        "layer_type": (wish.layer_type, info.layer_type),
+        "encoding": (wish.encoding and wish.encoding.lower(), scale.encoding),
+        "chunk_size": (wish.chunk_size, scale.chunk_size),
+        "key": (wish.key, scale.key),
+    }
+    parameters = scale.codec.to_parameters()
+    for name, value in (wish.encoding_options or {}).items():
+        plain = list(value) if isinstance(value, tuple | np.ndarray) else value
+        wanted[f"encoding_options[{name!r}]"] = (plain, parameters.get(name))
+    for name, (value, there) in wanted.items():
+        if value is not None and value != there:
+            raise ValueError(
+                f"{name} is {value!r}, but scale {scale.key!r} of the existing layer has {there!r}"
+            )
+    if wish.resolution is not None and not is_close(wish.resolution, scale.resolution):
+        raise ValueError(
+            f"resolution is {wish.resolution} nm, but scale {scale.key!r} of the existing layer "
+            f"has {scale.resolution} nm"
+        )
+    if source.shape[0] != info.num_channels:
+        raise ValueError(
+            f"the array has {source.shape[0]} channel(s), the existing layer {info.num_channels}"
+        )
+    if not np.can_cast(source.dtype, info.dtype, "safe"):
+        raise TypeError(
+            f"cannot write {source.dtype} into a layer of {info.dtype} without loss; convert it "
+            f"yourself: array.astype({info.data_type!r})"
+        )
+
+
+def _layer_type(source: WriteSource, wish: LayerWish) -> LayerType:
+    for said in (wish.layer_type, source.layer_type, source.name):
+        if said == "image" or said == "segmentation":
+            return said
+    usual = _USUAL_TYPES.get(source.dtype.name)
+    if usual is None:
+        raise ValueError(
+            f"an array of {source.dtype} may be an image or a segmentation: pass "
+            "layer_type='image' or layer_type='segmentation'"
+        )
+    return usual
+
+
+def _codec(source: WriteSource, wish: LayerWish, layer_type: LayerType) -> Codec:
+    """The encoding: what the caller says, else how it was read, else a lossless default."""
+    inherited = source.encoding.get("encoding")
+    name = (wish.encoding or inherited or _default_encoding(source, layer_type)).lower()
+    found = codec_class(name)
+    if found is None:
+        raise ValueError(f"encoding is {name!r}; {_nearest(name, ENCODINGS)}")
+    options = dict(_DEFAULT_OPTIONS.get(name, {}))
+    if inherited == name:
+        options |= source.encoding.get("encoding_options") or {}
+    given = wish.encoding_options or {}
+    for option in given:
+        if option not in found.parameter_names():
+            hint = _nearest(option, found.parameter_names())
+            raise ValueError(f"encoding {name} has no option {option!r}; {hint}")
+    try:
+        return found.from_parameters(options | dict(given))
+    except ValueError as error:
+        problems = [": ".join(item) if isinstance(item, tuple) else item for item in error.args]
+        raise ValueError("encoding_options: " + "; ".join(map(str, problems))) from None
+
+
+def _default_encoding(source: WriteSource, layer_type: LayerType) -> str:
+    labels = layer_type == "segmentation" and source.dtype.name in ("uint32", "uint64")
+    return "compressed_segmentation" if labels else "raw"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    if not names:
+        return "it takes none"
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}There are {', '.join(map(repr, names))}"
