@@ -122,7 +122,7 @@ def _table(info: VolumeInfo) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
-    for heading in ("", "key", "resolution (nm)", "size (voxels)", "chunks"):
+    for heading in ("", "key", "nm / voxel", "size (voxels)", "chunks"):
         table.add_column(heading, overflow="fold")
     table.add_column("data", justify="right")
     for index, scale in info.usable_scales:

@@ -39,6 +39,7 @@ class Tally:
 
     array: ChunkedArray
     advance: Advance
+    num_told: int = 0
     num_present: int = 0
     num_bytes: int = 0
     sizes_known: bool = True
@@ -48,6 +49,7 @@ class Tally:
     def present(self, cell: XYZ, num_bytes: int | None, problem: str | None = None) -> None:
         """A chunk is stored, in so many bytes; perhaps something is wrong with it."""
         with self._lock:
+            self.num_told += 1
             self.num_present += 1
             self.num_bytes += num_bytes or 0
             self.sizes_known &= num_bytes is not None
@@ -58,6 +60,8 @@ class Tally:
 
     def missing(self) -> None:
         """A chunk is not stored."""
+        with self._lock:
+            self.num_told += 1
         self.advance(1)
 
 

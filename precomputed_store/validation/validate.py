@@ -26,7 +26,7 @@ from precomputed_store.validation.chunks import (
     count_listed,
 )
 from precomputed_store.validation.folder import ScaleFolder, listing
-from precomputed_store.validation.report import Report, ScaleReport
+from precomputed_store.validation.report import ChunkProblem, Report, ScaleReport
 
 __all__ = ["validate"]
 
@@ -145,6 +145,8 @@ class _ScaleCheck:
         ) as advance:
             tally = Tally(array=array, advance=advance)
             self._check(tally, folder)
+            # A listing says nothing of what is missing.
+            advance(num_checked - tally.num_told)
         return ScaleReport(
             index=index,
             key=scale.key,
@@ -153,7 +155,7 @@ class _ScaleCheck:
             decoded=self.depth == "decode",
             num_present=tally.num_present,
             num_bytes=tally.num_bytes if tally.sizes_known else None,
-            corrupt=tuple(sorted(tally.corrupt)),
+            corrupt=tuple(sorted(tally.corrupt, key=_place)),
             unknown=tuple(sorted(folder.unknown)),
         )
 
@@ -194,6 +196,10 @@ class _ScaleCheck:
 
     def _probe(self, tally: Tally, cells: Iterator[XYZ]) -> None:
         (Presence if self.depth == "presence" else Decoding)(tally=tally).run(cells)
+
+
+def _place(problem: ChunkProblem) -> tuple[str, XYZ]:
+    return problem.key, problem.box.start
 
 
 def _is_nested(array: ChunkedArray) -> bool:
