@@ -1,0 +1,376 @@
+"""The virtual Zarr hierarchy of a layer: keys → bytes and back, blocking or not.
+
+The zarr store and the fsspec file system are two faces of it. Metadata is answered from
+memory; only chunks reach the storage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+
+from precomputed_store.codecs.base import Buffer
+from precomputed_store.concurrency import bounded, codec_pool
+from precomputed_store.engine import ChunkedArray, Missing, warn_if_all_missing
+from precomputed_store.errors import StorageError, UnsupportedError
+from precomputed_store.grid import XYZ
+from precomputed_store.layer import Layer, ScaleSelector, open_layer
+from precomputed_store.storage import Blob, Storage
+from precomputed_store.storage_base import FrozenOptions
+from precomputed_store.write_plan import unit_grid
+from precomputed_store.writer import ChunkWriter, WriteOptions
+from precomputed_store.zarr_metadata import ChunkKey, ZarrHierarchy, chunk_key
+
+__all__ = ["TreeAddress", "ZarrTree"]
+
+T = TypeVar("T")
+
+_NAMES_AT_ONCE = 1000
+_MISSES_WITHOUT_LISTING = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeAddress:
+    """What it takes to open a tree; see `PrecomputedStore` for the fields."""
+
+    url: str
+    storage_options: FrozenOptions = field(default_factory=FrozenOptions)
+    decoded: bool = False
+    scale: int | str | tuple[float, ...] | None = None
+    missing: Missing = "fill"
+    missing_statuses: frozenset[int] = frozenset({404})
+    max_redirects: int = 10
+    write_options: WriteOptions = field(default_factory=WriteOptions)
+
+    def open(self) -> ZarrTree:
+        """Read `info`: one request, and one per redirect."""
+        layer = open_layer(
+            self.url,
+            storage_options=self.storage_options,
+            missing=self.missing,
+            missing_statuses=self.missing_statuses,
+            max_redirects=self.max_redirects,
+        )
+        only = None if self.scale is None else layer.info.scale_index(self.scale)
+        return ZarrTree(
+            layer=layer, decoded=self.decoded, only=only, write_options=self.write_options
+        )
+
+
+def freeze_selector(selector: ScaleSelector | None) -> int | str | tuple[float, ...] | None:
+    """A scale selector that can be compared and hashed."""
+    if selector is None or isinstance(selector, int | str):
+        return selector
+    return tuple(selector)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZarrTree:
+    """An opened layer as a Zarr hierarchy. Immutable, picklable, without connections."""
+
+    layer: Layer
+    decoded: bool = False
+    only: int | None = None
+    write_options: WriteOptions = field(default_factory=WriteOptions)
+
+    @cached_property
+    def hierarchy(self) -> ZarrHierarchy:
+        name = self.layer.storage.url.rstrip("/").rpartition("/")[2]
+        return ZarrHierarchy(info=self.layer.info, name=name, decoded=self.decoded, only=self.only)
+
+    @cached_property
+    def threaded(self) -> bool:
+        """Whether the blocking methods are the better ones; see `Storage.threaded`."""
+        return self.layer.storage.threaded
+
+    @cached_property
+    def concurrency(self) -> int:
+        """How many requests may usefully be under way at once."""
+        return self.layer.storage.concurrency
+
+    @cached_property
+    def _arrays(self) -> dict[int, ChunkedArray]:
+        return {index: self.layer.array(index) for index in self.hierarchy.scales}
+
+    @cached_property
+    def _seen(self) -> set[int]:
+        """Scales of which a chunk has been found, or their absence been looked into."""
+        return set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        fields = ("layer", "decoded", "only", "write_options")
+        return {name: getattr(self, name) for name in fields}
+
+    def get(self, key: str, *, warn: bool = True) -> Buffer | None:
+        """The value of a key, or None if there is none. For threads.
+
+        Raises
+        ------
+        ChunkError
+            A chunk is corrupt, or missing where ``missing="raise"``.
+        StorageError
+            The storage refused or failed.
+        """
+        chunk = self.hierarchy.chunk(key)
+        if chunk is None:
+            return self.hierarchy.documents.get(key)
+        blob = self._arrays[chunk.scale_index].source.fetch(chunk.cell)
+        return self._value(chunk, blob, warn=warn)
+
+    async def get_async(self, key: str, *, warn: bool = True) -> Buffer | None:
+        """As `get`, from any event loop."""
+        chunk = self.hierarchy.chunk(key)
+        if chunk is None:
+            return self.hierarchy.documents.get(key)
+        if self.threaded:
+            return await asyncio.to_thread(self.get, key, warn=warn)
+        blob = await self._fetch_async(chunk)
+        plain = blob is not None and blob.certain and blob.content_encoding is None
+        if plain and not self.decoded:
+            return self._value(chunk, blob, warn=warn)
+        loop = asyncio.get_running_loop()
+        # What is missing may have to be looked for: that takes no part in the codecs' pool.
+        pool = None if blob is None else codec_pool()
+        return await loop.run_in_executor(pool, lambda: self._value(chunk, blob, warn=warn))
+
+    async def _fetch_async(self, chunk: ChunkKey) -> Blob | None:
+        found: list[Blob | None] = [None]
+
+        async def deliver(cell: XYZ, blob: Blob | None) -> None:
+            found[0] = blob
+
+        source = self._arrays[chunk.scale_index].source
+        await source.fetch_many([chunk.cell], deliver, bounded(1))
+        return found[0]
+
+    def _value(self, chunk: ChunkKey, blob: Blob | None, *, warn: bool) -> Buffer | None:
+        """What is stored for a chunk as the value of its key."""
+        array = self._arrays[chunk.scale_index]
+        if blob is None:
+            if array.missing == "raise":
+                raise array.missing_error(chunk.cell)
+            if warn and chunk.scale_index not in self._seen:
+                self._look_into_absence(chunk)
+            return None
+        self._seen.add(chunk.scale_index)
+        if self.decoded:
+            return _padded(array, chunk.cell, blob)
+        return array.unpack(chunk.cell, blob)
+
+    def _look_into_absence(self, chunk: ChunkKey) -> None:
+        """Warn, once per process, if a scale of which nothing was found has no chunks at all.
+
+        A zarr store does not see where a read begins and ends, so it looks whether the
+        scale's folder is empty; where it cannot, it counts.
+        """
+        array = self._arrays[chunk.scale_index]
+        place = (array.storage, array.scale.key)
+        misses = _misses[place] = _misses.get(place, 0) + 1
+        if misses == 1:
+            try:
+                empty = array.storage.first_child(array.scale.key) is None
+            except (UnsupportedError, StorageError):
+                return
+            self._seen.add(chunk.scale_index)
+            if empty:
+                warn_if_all_missing(array, chunk.cell, misses)
+        elif misses >= _MISSES_WITHOUT_LISTING:
+            self._seen.add(chunk.scale_index)
+            warn_if_all_missing(array, chunk.cell, misses)
+
+    def exists(self, key: str) -> bool:
+        """Whether a key has a value. For threads.
+
+        Of chunks in shards, and of chunks in folders of folders, the value is read.
+        """
+        chunk = self.hierarchy.chunk(key)
+        if chunk is None:
+            return key in self.hierarchy.documents
+        array = self._arrays[chunk.scale_index]
+        if array.scale.sharding is None and array.storage.exists(array.source.key(chunk.cell)):
+            return True
+        return array.source.fetch(chunk.cell) is not None
+
+    async def exists_async(self, key: str) -> bool:
+        """As `exists`, from any event loop."""
+        if self.hierarchy.chunk(key) is None:
+            return key in self.hierarchy.documents
+        return await asyncio.to_thread(self.exists, key)
+
+    def size(self, key: str) -> int | None:
+        """Number of bytes of a key's value, or None if it has none. For threads.
+
+        The value of a chunk is read, unless its size follows from its shape.
+        """
+        chunk = self.hierarchy.chunk(key)
+        if chunk is not None:
+            array = self._arrays[chunk.scale_index]
+            raw = array.scale.encoding == "raw"
+            if raw or self.decoded:
+                shape = array.chunk_shape if self.decoded else array.chunk_shape_at(chunk.cell)
+                return math.prod(shape) * array.dtype.itemsize if self.exists(key) else None
+        value = self.get(key, warn=False)
+        return None if value is None else len(value)
+
+    def check_writable(self, key: str) -> ChunkKey:
+        """The chunk that may be written under a key.
+
+        Raises
+        ------
+        UnsupportedError
+            It is no chunk's key, or one that cannot be written.
+        """
+        chunk = self.hierarchy.chunk(key)
+        where = self.layer.storage.url
+        if self.decoded:
+            raise UnsupportedError(
+                f'{where}: mode="decoded" is read-only; open it with mode="native" to write'
+            )
+        if chunk is None:
+            raise UnsupportedError(
+                f"{where}: {key!r} cannot be written: what a Precomputed layer holds is fixed by "
+                "its info. Only voxels can be written through zarr; attributes, new arrays and "
+                "groups cannot. A new layer is made by precomputed_store.create or to_precomputed"
+            )
+        unit_grid(self._arrays[chunk.scale_index].scale)
+        return chunk
+
+    def put(self, key: str, data: Buffer) -> None:
+        """Store an encoded chunk, compressed as `write_options` say. For threads.
+
+        A document may be written if it says what it said before.
+        """
+        if self._holds_document(key, data):
+            return
+        chunk = self.check_writable(key)
+        writer = self._writer(chunk)
+        writer.store(chunk.cell, writer.compress(_not_empty(key, data)))
+
+    async def put_async(self, key: str, data: Buffer) -> None:
+        """As `put`, from any event loop."""
+        if self.threaded:
+            return await asyncio.to_thread(self.put, key, data)
+        if self._holds_document(key, data):
+            return None
+        chunk = self.check_writable(key)
+        writer = self._writer(chunk)
+        loop = asyncio.get_running_loop()
+        packed = await loop.run_in_executor(codec_pool(), writer.compress, _not_empty(key, data))
+        return await writer.store_async(chunk.cell, packed)
+
+    def delete(self, key: str) -> None:
+        """Remove a chunk; keys that have no value are no matter. For threads."""
+        if self.hierarchy.chunk(key) is None and key not in self.hierarchy.documents:
+            return
+        chunk = self.check_writable(key)
+        self._writer(chunk).store(chunk.cell, None)
+
+    async def delete_async(self, key: str) -> None:
+        """As `delete`, from any event loop."""
+        if self.threaded:
+            return await asyncio.to_thread(self.delete, key)
+        if self.hierarchy.chunk(key) is None and key not in self.hierarchy.documents:
+            return None
+        chunk = self.check_writable(key)
+        return await self._writer(chunk).store_async(chunk.cell, None)
+
+    def _holds_document(self, key: str, data: Buffer) -> bool:
+        return key in self.hierarchy.documents and self.hierarchy.holds_document(key, bytes(data))
+
+    def _writer(self, chunk: ChunkKey) -> ChunkWriter:
+        return ChunkWriter(array=self._arrays[chunk.scale_index], options=self.write_options)
+
+    async def keys(self, prefix: str = "") -> AsyncIterator[str]:
+        """Every key that begins with `prefix`, metadata first, as it is found.
+
+        Chunks are listed where they are objects of their own and the storage can list:
+        not in shards, not on web servers.
+        """
+        for key in self.hierarchy.documents:
+            if key.startswith(prefix):
+                yield key
+        for index, array in self._arrays.items():
+            folder = f"{index}/c/0/"
+            if not (folder.startswith(prefix) or prefix.startswith(folder)):
+                continue
+            async for cell in _in_threads(_stored_cells(array)):
+                key = chunk_key(index, cell)
+                if key.startswith(prefix):
+                    yield key
+
+    async def children(self, path: str) -> AsyncIterator[str]:
+        """Names of the direct children of a folder, each once, as they are found."""
+        path = path.strip("/")
+        names = self.hierarchy.folders(path)
+        if names is None:
+            return
+        for name in names:
+            yield name
+        if names:
+            return
+        seen: set[str] = set()
+        async for key in self.keys(f"{path}/"):
+            name = key[len(path) + 1 :].partition("/")[0]
+            if name not in seen:
+                seen.add(name)
+                yield name
+
+
+# What a process has looked for in vain, by storage and scale key.
+_misses: dict[tuple[Storage, str], int] = {}
+
+
+def _padded(array: ChunkedArray, cell: XYZ, blob: Blob) -> bytes:
+    """A chunk as little-endian voxels of a whole chunk's shape, zeros beyond the volume."""
+    chunk = array.decode(cell, blob)
+    stored = array.dtype.newbyteorder("<")
+    if chunk.shape == array.chunk_shape:
+        return chunk.astype(stored, copy=False).tobytes()
+    whole = np.zeros(array.chunk_shape, stored)
+    whole[tuple(slice(0, n) for n in chunk.shape)] = chunk
+    return whole.tobytes()
+
+
+def _not_empty(key: str, data: Buffer) -> bytes:
+    if not len(data):
+        raise ValueError(f"{key}: 0 bytes are not an encoded chunk; delete the key instead")
+    return bytes(data)
+
+
+def _stored_cells(array: ChunkedArray) -> Iterator[XYZ]:
+    """Cells whose chunks the storage lists, in either layout; none where it cannot list."""
+    if array.scale.sharding is not None:
+        return
+    try:
+        for name in _chunk_names(array.storage, array.scale.key):
+            cell = array.grid.cell_of_name(name)
+            if cell is not None:
+                yield cell
+    except UnsupportedError:
+        return
+
+
+def _chunk_names(storage: Storage, folder: str, axes: tuple[str, ...] = ()) -> Iterator[str]:
+    """Names of the objects in a folder; those in ``x/y/z`` folders as if they were flat."""
+    for name in storage.list_names(folder):
+        if "_" in name:
+            yield name
+        elif len(axes) == 2:
+            yield "_".join((*axes, name))
+        elif name[:1].isdigit() or name[:1] == "-":
+            yield from _chunk_names(storage, f"{folder}/{name}", (*axes, name))
+
+
+async def _in_threads(items: Iterable[T]) -> AsyncIterator[T]:
+    """Iterate over what blocks, some items at a time, without blocking the event loop."""
+    iterator = iter(items)
+    while batch := await asyncio.to_thread(list, itertools.islice(iterator, _NAMES_AT_ONCE)):
+        for item in batch:
+            yield item
