@@ -7,6 +7,8 @@ as uncertain; and they have no place for a ``Content-Encoding``.
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
@@ -21,7 +23,12 @@ from precomputed_store.storage_base import (
     Put,
     ThreadedBackend,
 )
-from precomputed_store.storage_retry import TransientError, retry_async, retry_sync
+from precomputed_store.storage_retry import (
+    TRANSIENT_STATUSES,
+    TransientError,
+    retry_async,
+    retry_sync,
+)
 from precomputed_store.url import split_url
 
 __all__ = ["AsyncGenericBackend", "ThreadedGenericBackend", "generic_backend"]
@@ -34,11 +41,12 @@ _MISSING = (FileNotFoundError, NotADirectoryError)
 def generic_backend(place: Place, filesystem: Any) -> ThreadedBackend | AsyncBackend:
     """The backend for a file system, after whether it has coroutines of its own.
 
-    Wrappers that cache pretend to have what they wrap, hence the question for the type.
+    Wrappers pretend to have coroutines whether what they wrap has them or not.
     """
     from fsspec.asyn import AsyncFileSystem  # type: ignore[import-untyped]
 
-    if issubclass(type(filesystem), AsyncFileSystem) and filesystem.async_impl:
+    wraps = "fs" in vars(filesystem)
+    if issubclass(type(filesystem), AsyncFileSystem) and filesystem.async_impl and not wraps:
         return AsyncGenericBackend(place, filesystem)
     return ThreadedGenericBackend(place, filesystem)
 
@@ -88,20 +96,26 @@ class _Generic:
             return error
         if isinstance(error, NotImplementedError):
             return UnsupportedError(f"{url}: not possible with this storage ({error})")
-        if isinstance(error, TimeoutError | ConnectionError | FSTimeoutError):
+        status = getattr(error, "status", None)
+        status = status if isinstance(status, int) else None
+        if status in TRANSIENT_STATUSES:
+            return TransientError(f"{status} {error}", status=status)
+        if isinstance(error, (TimeoutError, ConnectionError, FSTimeoutError, *_web_errors())):
             return TransientError(f"broken connection ({type(error).__name__}: {error})")
         if isinstance(error, PermissionError):
             return StorageError(f"{url}: no permission ({error})")
-        status = getattr(error, "status", None)
-        return StorageError(
-            f"{url}: {type(error).__name__}: {error}",
-            status=status if isinstance(status, int) else None,
-        )
+        return StorageError(f"{url}: {type(error).__name__}: {error}", status=status)
 
     def _names(self, entries: list[str]) -> list[str]:
         folder = self._path("")
         paths = [entry.rstrip("/") for entry in entries]
         return [path.rpartition("/")[2] for path in paths if path.strip("/") != folder.strip("/")]
+
+
+def _web_errors() -> tuple[type[Exception], ...]:
+    """Exceptions of aiohttp that tell of a broken connection, if it is in use at all."""
+    aiohttp = sys.modules.get("aiohttp")
+    return () if aiohttp is None else (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError)
 
 
 class AsyncGenericBackend(_Generic, AsyncBackend):
@@ -179,9 +193,10 @@ class ThreadedGenericBackend(_Generic, ThreadedBackend):
 
     def _forget_partial(self, path: str) -> None:
         """Drop what a cache may hold of an object whose download broke off."""
-        if hasattr(type(self._fs), "pop_from_cache"):
+        if hasattr(type(self._fs), "_check_file"):
             with contextlib.suppress(Exception):
-                self._fs.pop_from_cache(path)
+                found = self._fs._check_file(path)
+                os.unlink(found[-1] if isinstance(found, tuple) else found)
 
     def put(self, request: Put) -> None:
         self._check_encoding(request)

@@ -22,16 +22,18 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpBackend"]
 
-_HTTP_SAFE = "/-._~!$&'()*+,;=:@"
+_PATH_SAFE = "/-._~!$&'()*+,;=:@"
+_QUERY_SAFE = _PATH_SAFE + "?%"
 
 
 class HttpBackend(AsyncBackend):
     def __init__(self, place: Place, filesystem: Any) -> None:
         self._place = place
         self._fs = filesystem
-        base = filesystem.encode_url(place.url)
-        self._query = f"?{base.raw_query_string}" if base.raw_query_string else ""
-        self._base = str(base.with_query(None)).rstrip("/")
+        address, mark, query = place.url.partition("?")
+        # Signatures in a query do not outlive a rewriting.
+        self._query = mark + quote(query, safe=_QUERY_SAFE)
+        self._base = str(filesystem.encode_url(address)).rstrip("/")
         options = dict(filesystem.kwargs)
         self._headers = dict(options.pop("headers", None) or {})
         self._options = options
@@ -72,7 +74,7 @@ class HttpBackend(AsyncBackend):
     def _url(self, key: str) -> URL:
         from yarl import URL
 
-        return URL(f"{self._base}/{quote(key, safe=_HTTP_SAFE)}{self._query}", encoded=True)
+        return URL(f"{self._base}/{quote(key, safe=_PATH_SAFE)}{self._query}", encoded=True)
 
     async def _exchange(
         self, method: str, url: URL, headers: dict[str, str], request: Get | None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+import contextlib
+from collections.abc import Iterator
+from typing import Any
 
 from precomputed_store.codecs.content import SUFFIXES
 from precomputed_store.concurrency import num_cores
@@ -12,8 +13,6 @@ from precomputed_store.storage_base import Blob, Get, Place, Put, ThreadedBacken
 from precomputed_store.url import split_url
 
 __all__ = ["MemoryBackend"]
-
-T = TypeVar("T")
 
 
 class MemoryBackend(ThreadedBackend):
@@ -24,25 +23,33 @@ class MemoryBackend(ThreadedBackend):
         self._folder = f"/{split_url(place.url).path}".rstrip("/")
 
     def get(self, request: Get) -> Blob | None:
+        # A writer may exchange the plain object for a compressed one between two looks.
+        for _ in range(10):
+            for encoding, path in self._candidates(request.key):
+                with contextlib.suppress(FileNotFoundError):
+                    return self._read(path, encoding, request)
+            if not self.exists(request.key):
+                return None
+        raise StorageError(f"{self._url}/{request.key}: it is being replaced all the time")
+
+    def _read(self, path: str, encoding: str | None, request: Get) -> Blob:
+        data: bytes = self._fs.cat_file(path, *(request.byte_range or ()))
         url = f"{self._url}/{request.key}"
-        for encoding, path in self._candidates(request.key):
-            try:
-                data: bytes = self._fs.cat_file(path, *(request.byte_range or ()))
-            except FileNotFoundError:
-                continue
-            if request.byte_range is not None:
-                if encoding is not None:
-                    raise request.compressed(encoding, url)
-                if len(data) != request.byte_range[1] - request.byte_range[0]:
-                    raise request.past_end(None, url)
-            request.check_size(len(data), url)
-            return Blob(data, encoding)
-        return None
+        if request.byte_range is not None:
+            if encoding is not None:
+                raise request.compressed(encoding, url)
+            if len(data) != request.byte_range[1] - request.byte_range[0]:
+                raise request.past_end(None, url)
+        request.check_size(len(data), url)
+        return Blob(data, encoding)
 
     def put(self, request: Put) -> None:
         paths = dict(self._candidates(request.key))
         target = paths.pop(request.content_encoding)
-        self._translate(lambda: self._fs.pipe_file(target, bytes(request.data)), target)
+        try:
+            self._fs.pipe_file(target, bytes(request.data))
+        except OSError as error:
+            raise StorageError(f"{self._url}/{request.key}: {error!r}") from error
         for other in paths.values():
             self._remove(other)
 
@@ -73,10 +80,3 @@ class MemoryBackend(ThreadedBackend):
     def _remove(self, path: str) -> None:
         # Another thread may remove it at the same moment.
         self._fs.store.pop(path, None)
-
-    @staticmethod
-    def _translate(call: Callable[[], T], path: str) -> T:
-        try:
-            return call()
-        except OSError as error:
-            raise StorageError(f"memory:/{path}: {error!r}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from precomputed_store.errors import UnsupportedError
+from precomputed_store.errors import StorageError, UnsupportedError
 from precomputed_store.storage_base import AsyncBackend, FrozenOptions, Place, ThreadedBackend
 from precomputed_store.storage_bridge import shared
 from precomputed_store.url import split_url
@@ -125,6 +125,10 @@ def _create(url: str, scheme: str, options: Mapping[str, Any]) -> Any:
         return url_to_fs(url, **alone, **options)[0]
     except ImportError as error:
         raise _not_installed(scheme, error) from error
+    except (TypeError, ValueError):
+        raise
+    except Exception as error:
+        raise StorageError(f"{url}: {type(error).__name__}: {error}") from error
 
 
 def _not_installed(scheme: str, error: ImportError) -> UnsupportedError:

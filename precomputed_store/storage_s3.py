@@ -48,6 +48,7 @@ _TRANSIENT_CODES = frozenset(
     }
 )
 _PART = 1 << 20
+_PAGE_NAMES = 1000
 
 
 def with_default_credentials(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,7 +143,11 @@ class S3Backend(AsyncBackend):
         return await self._call("head_object", arguments, key, missing=missing) is not None
 
     async def page(self, token: str | None) -> Page:
-        arguments = {"Prefix": self._prefix, "Delimiter": "/"}
+        arguments: dict[str, Any] = {
+            "Prefix": self._prefix,
+            "Delimiter": "/",
+            "MaxKeys": _PAGE_NAMES,
+        }
         if token is not None:
             arguments["ContinuationToken"] = token
         answer = await self._call("list_objects_v2", arguments, "", missing=frozenset()) or {}
@@ -174,13 +179,11 @@ class S3Backend(AsyncBackend):
         from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
         try:
+            await self._fs.set_session()
+            function = getattr(await self._fs.get_s3(self._bucket), method)
+            given = self._fs._get_s3_method_kwargs(function, Bucket=self._bucket, **arguments)
             async with asyncio.timeout(limit_s):
-                await self._fs.set_session()
-                client = await self._fs.get_s3(self._bucket)
-                function = getattr(client, method)
-                answer: dict[str, Any] = await function(
-                    **self._fs._get_s3_method_kwargs(function, Bucket=self._bucket, **arguments)
-                )
+                answer: dict[str, Any] = await function(**given)
                 return answer
         except ClientError as error:
             if _status(error) in missing:

@@ -21,9 +21,9 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+)://")
 _PREFIX = re.compile(r"(?:neuroglancer[-_])?precomputed(?:://|::)", re.IGNORECASE)
 _SUFFIX = re.compile(r"/?\|(?:neuroglancer-)?precomputed:/*$", re.IGNORECASE)
 _ALIASES = {"mem": "memory", "gcs": "gs", "s3a": "s3", "local": "file"}
-_CACHES = frozenset({"simplecache", "filecache", "blockcache", "cached", "dir"})
+_CACHES = frozenset({"simplecache", "filecache", "blockcache", "cached"})
 # Every path of these begins at the file system's own root: no bucket in front.
-_WITHOUT_BUCKET = frozenset({"memory", "zip", "tar", "libarchive", "reference"})
+_WITHOUT_BUCKET = frozenset({"memory", "zip", "tar", "libarchive", "reference", "dir"})
 # What RFC 3986 allows in a path without percent-encoding.
 _HTTP_SAFE = "/-._~!$&'()*+,;=:@"
 
@@ -84,7 +84,7 @@ def parse_url(address: str | os.PathLike[str]) -> str:
             "understood; write an archive as 'zip://folder::gs://bucket/archive.zip'"
         )
     parts = text.split("::")
-    if len(parts) == 1 or not (_SCHEME.match(parts[0]) or _known(parts[0])):
+    if len(parts) == 1 or text.startswith("file://") or not _begins_chain(parts[0]):
         return _normalise(text)
     place = _path_component(parts)
     return "::".join(
@@ -143,6 +143,10 @@ def _protocols() -> list[str]:
 
 def _known(scheme: str) -> bool:
     return scheme in ("file", "http", "https", "gs", "s3", "memory") or scheme in _protocols()
+
+
+def _begins_chain(part: str) -> bool:
+    return _SCHEME.match(part) is not None or _known(part)
 
 
 def _is_bare(part: str) -> bool:
