@@ -207,7 +207,8 @@ def _plain_object(
         if _enough(problems):
             break
         if isinstance(name, str):
-            inner = f"{location}.{name}" if location else name
+            short = name if len(name) <= 80 else f"{name[:77]}..."
+            inner = f"{location}.{short}" if location else short
             plain[str(name)] = plain_json(member, problems, location=inner, depth=depth + 1)
         else:
             problems.append(Problem(location, f"expected text as a name, got {show(name)}"))

@@ -11,6 +11,8 @@ from precomputed_store.metadata.rules import ABSENT, Report
 
 __all__ = ["codec_problems", "parameter_owners", "read_codec"]
 
+_LONGEST_MESSAGE = 300
+
 
 def read_codec(members: Mapping[str, Any], report: Report) -> Codec | None:
     """The encoding of a scale in plain JSON, or None and problems in `report`."""
@@ -36,19 +38,20 @@ def read_codec(members: Mapping[str, Any], report: Report) -> Codec | None:
         return None
     try:
         return found.from_parameters(parameters)
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError) as error:
+        # Whatever a codec raises here, the values are the document's.
         for parameter, message in _parameter_problems(error):
             report.problem(parameter, message)
         return None
 
 
-def _parameter_problems(error: ValueError) -> Iterator[tuple[str, str]]:
+def _parameter_problems(error: Exception) -> Iterator[tuple[str, str]]:
     for item in error.args or (str(error),):
         match item:
             case (str(parameter), str(message)):
-                yield parameter, message
+                yield parameter, message[:_LONGEST_MESSAGE]
             case _:
-                yield "encoding", str(item)
+                yield "encoding", str(item)[:_LONGEST_MESSAGE]
 
 
 def codec_problems(

@@ -189,6 +189,10 @@ def test_a_mapping_may_hold_only_what_json_can_hold(member: Any, location: str) 
     assert locations(info_json(x=member)) == [location]
 
 
+def test_long_names_are_shortened_in_messages() -> None:
+    assert locations({"x" * 1000: float("nan")}) == ["x" * 77 + "..."]
+
+
 def test_a_hundred_such_problems_are_enough() -> None:
     assert len(locations('{"a": [' + "NaN," * 10_000 + "1]}")) == 100
 
