@@ -10,6 +10,7 @@ have this limit.
 from __future__ import annotations
 
 import difflib
+import math
 import operator
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
@@ -65,11 +66,11 @@ class PrecomputedNumcodecsCodec(NumcodecsCodec):  # type: ignore[misc]
         }
 
     def encode(self, buf: npt.ArrayLike) -> bytes:
-        """Voxels of this shape and data type, or as many bytes in C order, to chunk bytes."""
+        """Voxels of this shape and data type, or flat and in C order, to chunk bytes."""
         array = np.asarray(buf)
         dtype = np.dtype(self.dtype)
-        if array.shape != self.shape and array.nbytes == np.prod(self.shape) * dtype.itemsize:
-            array = array.reshape(-1).view(dtype).reshape(self.shape)
+        if array.ndim == 1 and array.nbytes == math.prod(self.shape) * dtype.itemsize:
+            array = np.ascontiguousarray(array).view(dtype).reshape(self.shape)
         if array.shape != self.shape or array.dtype.newbyteorder("=") != dtype:
             raise ValueError(
                 f"got {array.dtype} of shape {array.shape}; expected {dtype} of shape "
