@@ -1,0 +1,172 @@
+"""Oracles and arrays for the tests of the segmentation and floating-point encodings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+class TensorStoreChunk:
+    """A compressed_segmentation volume of one chunk in TensorStore's memory."""
+
+    def __init__(
+        self, *, shape: tuple[int, ...], dtype: Any, block_size: tuple[int, int, int]
+    ) -> None:
+        tensorstore = pytest.importorskip("tensorstore")
+        size = list(shape[:0:-1])
+        scale = {
+            "key": "k",
+            "size": size,
+            "chunk_sizes": [size],
+            "resolution": [1, 1, 1],
+            "encoding": "compressed_segmentation",
+            "compressed_segmentation_block_size": list(block_size),
+        }
+        info = {
+            "@type": "neuroglancer_multiscale_volume",
+            "type": "segmentation",
+            "data_type": np.dtype(dtype).name,
+            "num_channels": shape[0],
+            "scales": [scale],
+        }
+        context = tensorstore.Context()
+        self._kvstore = tensorstore.KvStore.open({"driver": "memory"}, context=context).result()
+        self._key = "k/" + "_".join(f"0-{side}" for side in size)
+        spec = {
+            "driver": "neuroglancer_precomputed",
+            "kvstore": {"driver": "memory"},
+            "multiscale_metadata": {
+                key: info[key] for key in ("type", "data_type", "num_channels")
+            },
+            "scale_metadata": {
+                **{key: value for key, value in scale.items() if key != "chunk_sizes"},
+                "chunk_size": size,
+            },
+            "create": True,
+        }
+        self._store = tensorstore.open(spec, context=context).result()
+
+    def encode(self, array: np.ndarray) -> bytes:
+        """``(channel, z, y, x)`` to the bytes that TensorStore writes."""
+        self._store.write(array.T).result()
+        return bytes(self._kvstore.read(self._key).result().value)
+
+    def decode(self, data: bytes) -> np.ndarray | None:
+        """What TensorStore reads, as ``(channel, z, y, x)``; None if it refuses."""
+        self._kvstore.write(self._key, data).result()
+        try:
+            decoded: np.ndarray = self._store.read(order="F").result().T
+        except ValueError:
+            return None
+        return decoded
+
+
+def cells(shape: tuple[int, ...], count: int, dtype: Any, *, seed: int = 0) -> np.ndarray:
+    """Labels as a segmentation has them: `count` convex cells with arbitrary ids."""
+    rng = np.random.default_rng(seed)
+    seeds = rng.integers(0, max(shape), (count, len(shape)))
+    voxels = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+    nearest = ((voxels[..., None, :] - seeds) ** 2).sum(-1).argmin(-1)
+    ids = rng.integers(0, np.iinfo(dtype).max, count, dtype=dtype, endpoint=True)
+    labels: np.ndarray = ids[nearest]
+    return labels
+
+
+def noise(shape: tuple[int, ...], labels: int, dtype: Any, *, seed: int = 0) -> np.ndarray:
+    """Unrelated labels, of which there are `labels`, spread over the whole data type."""
+    rng = np.random.default_rng(seed)
+    step = max(1, np.iinfo(dtype).max // labels)
+    drawn = rng.integers(0, labels, shape).astype(dtype)
+    spread: np.ndarray = drawn * np.dtype(dtype).type(step)
+    return spread
+
+
+def walk(shape: tuple[int, ...], dtype: Any, *, seed: int = 0) -> np.ndarray:
+    """Numbers that vary smoothly along x."""
+    rng = np.random.default_rng(seed)
+    steps: np.ndarray = np.cumsum(rng.normal(size=shape), axis=-1).astype(dtype)
+    return steps
+
+
+def cloudvolume_encode(
+    array: np.ndarray, encoding: str, *, block_size: Any = None, **parameters: Any
+) -> bytes:
+    """``(channel, z, y, x)`` to the bytes that CloudVolume writes."""
+    chunks = pytest.importorskip("cloudvolume.chunks")
+    return bytes(
+        chunks.encode(array.T, encoding, block_size=block_size, compression_params=parameters)
+    )
+
+
+def cloudvolume_decode(
+    data: bytes, encoding: str, *, like: np.ndarray, block_size: Any = None
+) -> np.ndarray:
+    """What CloudVolume reads, as ``(channel, z, y, x)``."""
+    chunks = pytest.importorskip("cloudvolume.chunks")
+    decoded: np.ndarray = chunks.decode(
+        data, encoding, like.shape[::-1], like.dtype, block_size=block_size
+    )
+    return decoded.T
+
+
+_CHILD = """
+import os, sys
+import numpy as np
+from precomputed_store.codecs import codec_class
+from precomputed_store.errors import FormatError
+
+encoding, data_file, expected_file = sys.argv[1:]
+data = open(data_file, "rb").read()
+expected = np.load(expected_file)
+codec = codec_class(encoding)()
+unsigned = f"u{expected.itemsize}"
+codec.decode(data, shape=expected.shape, dtype=expected.dtype)
+
+def attempt(prefix):
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    try:
+        decoded = codec.decode(prefix, shape=expected.shape, dtype=expected.dtype)
+    except FormatError:
+        return 1
+    except BaseException:
+        return 2
+    return 0 if np.array_equal(decoded.view(unsigned), expected.view(unsigned)) else 3
+
+for length in range(len(data)):
+    child = os.fork()
+    if not child:
+        os._exit(attempt(data[:length]))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print("crashed" if code < 0 else ("same", "refused", "error", "wrong")[code])
+"""
+
+
+def outcomes_of_prefixes(
+    encoding: str, data: bytes, expected: np.ndarray, folder: Path
+) -> list[str]:
+    """What each prefix decodes to, each in a process of its own.
+
+    "refused" with FormatError, the "same" as the whole, "wrong", another "error", "crashed".
+    """
+    if not hasattr(os, "fork"):
+        pytest.skip("crashes are caught in forked processes")
+    (folder / "data").write_bytes(data)
+    np.save(folder / "expected.npy", np.ascontiguousarray(expected))
+    arguments = [encoding, str(folder / "data"), str(folder / "expected.npy")]
+    child = subprocess.run(
+        [sys.executable, "-c", _CHILD, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    outcomes = child.stdout.split()
+    assert len(outcomes) == len(data)
+    return outcomes
