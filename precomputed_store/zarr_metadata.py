@@ -68,10 +68,12 @@ class ZarrHierarchy:
     @cached_property
     def documents(self) -> dict[str, bytes]:
         """Every metadata document, by key; the root's comes first."""
-        nodes = {DOCUMENT: group_document(self.info, self.scales, name=self.name)}
-        for index, scale in self.scales.items():
-            document = array_document(self.info, scale, decoded=self.decoded)
-            nodes[f"{index}/{DOCUMENT}"] = document
+        arrays = {
+            str(index): array_document(self.info, scale, decoded=self.decoded)
+            for index, scale in self.scales.items()
+        }
+        nodes = {DOCUMENT: _group_document(self.info, self.scales, arrays, name=self.name)}
+        nodes |= {f"{path}/{DOCUMENT}": document for path, document in arrays.items()}
         return {key: json.dumps(node, indent=2).encode() for key, node in nodes.items()}
 
     @cached_property
@@ -176,8 +178,10 @@ def _array_attributes(info: VolumeInfo, scale: Scale) -> dict[str, Any]:
     }
 
 
-def group_document(info: VolumeInfo, scales: Mapping[int, Scale], *, name: str) -> dict[str, Any]:
-    """The ``zarr.json`` of the root."""
+def _group_document(
+    info: VolumeInfo, scales: Mapping[int, Scale], arrays: Mapping[str, Any], *, name: str
+) -> dict[str, Any]:
+    """The ``zarr.json`` of the root; xarray expects those of the arrays in it as well."""
     return {
         "attributes": {
             "ome": {"version": "0.5", "multiscales": [_multiscale(scales, name=name)]},
@@ -185,6 +189,11 @@ def group_document(info: VolumeInfo, scales: Mapping[int, Scale], *, name: str) 
         },
         "zarr_format": 3,
         "node_type": "group",
+        "consolidated_metadata": {
+            "kind": "inline",
+            "must_understand": False,
+            "metadata": arrays,
+        },
     }
 
 

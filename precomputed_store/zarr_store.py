@@ -206,10 +206,6 @@ class PrecomputedStore(Store):
         """Chunks in shards and on web servers are not listed, nor in `list_prefix`."""
         return True
 
-    @property
-    def supports_consolidated_metadata(self) -> bool:
-        return False
-
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
