@@ -6,10 +6,12 @@ copies that are never read. These are what a check is after.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from precomputed_store.errors import StorageError
 from precomputed_store.storage import Storage
 from precomputed_store.storage_local import is_temporary, logical_name
 from precomputed_store.url import local_path
@@ -27,12 +29,15 @@ class StoredObject(NamedTuple):
     key : str or None
         The name that reads it; None where nothing does.
     num_bytes : int or None
-        Its size as stored; None for folders, and where the storage does not tell.
+        Its size as stored; None where the storage does not tell.
+    is_file : bool or None
+        False for folders and links to nowhere; None where the storage does not tell.
     """
 
     name: str
     key: str | None
     num_bytes: int | None = None
+    is_file: bool | None = None
 
     @property
     def is_temporary(self) -> bool:
@@ -51,16 +56,23 @@ def list_objects(storage: Storage, folder: str) -> Iterator[StoredObject]:
         It refused or failed.
     """
     path = local_path(storage.child(folder).url)
-    if path is None:
-        for name in storage.list_names(folder):
-            yield StoredObject(name, name)
+    if path is not None:
+        yield from _local_objects(path)
         return
+    for name in storage.list_names(folder):
+        yield StoredObject(name, name)
+
+
+def _local_objects(folder: str) -> Iterator[StoredObject]:
     try:
-        entries = os.scandir(path)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                key = logical_name(folder, entry.name)
+                # A writer may have removed it meanwhile.
+                with contextlib.suppress(FileNotFoundError):
+                    num_bytes = entry.stat().st_size if entry.is_file() else None
+                    yield StoredObject(entry.name, key, num_bytes, num_bytes is not None)
     except (FileNotFoundError, NotADirectoryError):
         return
-    with entries:
-        for entry in entries:
-            key = logical_name(path, entry.name)
-            num_bytes = entry.stat().st_size if entry.is_file() else None
-            yield StoredObject(entry.name, key, num_bytes)
+    except OSError as error:
+        raise StorageError(f"{folder}: {error.strerror or error}") from error

@@ -267,6 +267,17 @@ def test_a_damaged_minishard_index_spoils_only_its_chunks(
     assert all("multiple of 24" in problem.message for problem in scale.corrupt)
 
 
+@pytest.mark.parametrize("options", [{"chunks": True}, {"decode": True}])
+def test_an_index_that_gives_a_chunk_no_bytes_is_corrupt(
+    sharded: Path, options: dict[str, bool]
+) -> None:
+    path, shard, _, stop = first_shard(sharded)
+    shard[stop - 8 : stop] = bytes(8)
+    path.write_bytes(shard)
+    (corrupt,) = only_scale(validate(sharded, **options)).corrupt
+    assert "0 bytes" in corrupt.message
+
+
 def test_files_that_are_not_shards_are_noted(sharded: Path) -> None:
     for name in ("4.shard", "00.shard", "0.index", "x.shard"):
         (sharded / "8_8_8" / name).write_bytes(b"")
@@ -345,12 +356,19 @@ def test_a_storage_that_fails_is_an_error_and_not_a_missing_chunk(
         validate(layer, chunks=True)
 
 
-def test_an_unreadable_chunk_is_named(layer: Path) -> None:
+@pytest.mark.parametrize("options", [{"chunks": True}, {"decode": True}])
+@pytest.mark.parametrize("kind", ["folder", "link to nowhere"])
+def test_a_chunk_that_is_no_file_is_named(
+    layer: Path, options: dict[str, bool], kind: str
+) -> None:
     (layer / FIRST).unlink()
-    (layer / FIRST).mkdir()
-    scale = only_scale(validate(layer, decode=True))
+    if kind == "folder":
+        (layer / FIRST).mkdir()
+    else:
+        (layer / FIRST).symlink_to(layer / "annexed")
+    scale = only_scale(validate(layer, **options))
     assert [problem.key for problem in scale.corrupt] == [FIRST]
-    assert "folder" in scale.corrupt[0].message
+    assert scale.num_present == CELLS
 
 
 def test_a_sample_is_so_many_different_chunks(layer: Path) -> None:

@@ -68,22 +68,26 @@ class Tally:
 def count_listed(tally: Tally, chunks: Iterable[tuple[XYZ, StoredObject]]) -> None:
     """Count chunks that a listing shows, with their sizes held against what is possible."""
     for cell, found in chunks:
-        tally.present(cell, found.num_bytes, _size_problem(tally.array, cell, found))
+        problem = "not a file" if found.is_file is False else None
+        if found.num_bytes is not None:
+            compressed = found.name != found.key
+            problem = _size_problem(tally.array, cell, found.num_bytes, compressed=compressed)
+        tally.present(cell, found.num_bytes, problem)
 
 
-def _size_problem(array: ChunkedArray, cell: XYZ, found: StoredObject) -> str | None:
-    size = found.num_bytes
-    if size is None:
-        return None
-    if size == 0:
+def _size_problem(
+    array: ChunkedArray, cell: XYZ, num_bytes: int, *, compressed: bool
+) -> str | None:
+    """Why no chunk can be of this size, once its content encoding is undone."""
+    if num_bytes == 0:
         return "the stored object is empty (0 bytes)"
+    if compressed:
+        return None
     codec = array.scale.codec
     most = codec.max_encoded_bytes(shape=array.chunk_shape_at(cell), dtype=array.dtype)
-    is_plain = found.name == found.key
-    if is_plain and (size > most or (codec.name == "raw" and size != most)):
-        expected = str(most) if codec.name == "raw" else f"at most {most}"
-        return f"{size} bytes; expected {expected}"
-    return None
+    if codec.name == "raw" and num_bytes != most:
+        return f"{num_bytes} bytes; expected {most}"
+    return f"{num_bytes} bytes; expected at most {most}" if num_bytes > most else None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -121,9 +125,13 @@ class Decoding:
         loop = asyncio.get_running_loop()
         done: set[XYZ] = set()
 
-        async def deliver(cell: XYZ, blob: Blob | None) -> None:
+        def decode(cell: XYZ, blob: Blob | None) -> None:
+            # Here, since a cancelled delivery may never get as far.
             done.add(cell)
-            await loop.run_in_executor(codec_pool(), self._decode, cell, blob)
+            self._decode(cell, blob)
+
+        async def deliver(cell: XYZ, blob: Blob | None) -> None:
+            await loop.run_in_executor(codec_pool(), decode, cell, blob)
 
         async def alone(cell: XYZ) -> None:
             try:
@@ -236,15 +244,17 @@ class IndexLookup:
         name = shard_name(self.source.sharding, location.shard)
         listed = None if self.shards is None else self.shards.get(name)
         end = None if listed is None else listed.num_bytes
+        compressed = self.source.sharding.data_encoding != "raw"
         for cell in cells:
             place = index.find(self.tally.array.grid.chunk_id(cell))
             if place is None:
                 self.tally.missing()
                 continue
-            problem = None
+            num_bytes = place.stop - place.start
+            problem = _size_problem(self.tally.array, cell, num_bytes, compressed=compressed)
             if end is not None and place.stop > end:
                 problem = f"its index gives it bytes {place.start} to {place.stop} of {end}"
-            self.tally.present(cell, place.stop - place.start, problem)
+            self.tally.present(cell, num_bytes, problem)
 
 
 async def _each(items: Sequence[T], function: Callable[[T], Awaitable[None]], limit: int) -> None:
