@@ -80,13 +80,13 @@ class DaskWrite:
     def compute(self, *, progress: bool) -> None:
         """Write, with whichever scheduler is active."""
         if not progress:
-            self.written.compute()
+            self.written.compute()  # type: ignore[no-untyped-call]
             return
         with progress_bar("writing", total=self.num_blocks, enabled=True, unit="blocks") as done:
             client = _client()
             if client is None:
                 with _counting(self.written.name, done):
-                    self.written.compute()
+                    self.written.compute()  # type: ignore[no-untyped-call]
             else:
                 _follow(client, self.written, done)
 
