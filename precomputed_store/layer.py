@@ -105,7 +105,7 @@ def open_layer(
     visited = [storage.url]
     while True:
         document = _read_info(storage)
-        target = redirect_target(document)
+        target = redirect_target(document, source=f"{storage.url}/info")
         if target is None:
             break
         storage = _follow(storage, target, visited, max_redirects)
@@ -168,6 +168,7 @@ def create(
     *,
     storage_options: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    allow_misread: bool = False,
 ) -> Layer:
     """Create an empty layer: write its `info`.
 
@@ -181,16 +182,22 @@ def create(
         Passed to fsspec.
     overwrite : bool
         Replace the `info` of a layer that is there. Its chunks stay.
+    allow_misread : bool
+        Create even what the Neuroglancer client is known to show wrongly.
 
     Raises
     ------
     FileExistsError
         There is a layer already, and ``overwrite=False``.
+    ValueError
+        Neuroglancer would misread a scale, and ``allow_misread=False``.
     MetadataError
         `info` breaks the specification; nothing is written then.
     """
     if not isinstance(info, VolumeInfo):
         info = VolumeInfo.from_json(info)
+    if not allow_misread:
+        _refuse_misread(info)
     storage = open_storage(url, storage_options=storage_options)
     if not overwrite and storage.exists("info"):
         raise FileExistsError(
@@ -198,3 +205,13 @@ def create(
         )
     storage.put("info", info.to_bytes(), content_type="application/json", cache_control="no-cache")
     return Layer(storage=storage, info=info)
+
+
+def _refuse_misread(info: VolumeInfo) -> None:
+    for index, scale in info.usable_scales:
+        misread = scale.codec.neuroglancer_misreads(info.num_channels, info.dtype)
+        if misread is not None:
+            raise ValueError(
+                f"scales[{index}]: {misread}. Choose another encoding, or pass "
+                "allow_misread=True to create it for other readers"
+            )

@@ -151,6 +151,14 @@ def test_create_refuses_to_replace_a_layer(folder: Path) -> None:
     assert ps.create(folder, INFO, overwrite=True).info.scales[0].size == (50, 40, 30)
 
 
+def test_create_refuses_what_neuroglancer_misreads_without_a_word(tmp_path: Path) -> None:
+    info = make_info(size=(8, 8, 8), dtype="uint16", num_channels=2, encoding="png")
+    with pytest.raises(ValueError, match="allow_misread=True"):
+        ps.create(tmp_path / "layer", info)
+    assert not (tmp_path / "layer").exists()
+    assert ps.create(tmp_path / "layer", info, allow_misread=True).info.num_channels == 2
+
+
 def test_nested_folders_of_neuroglancer_scripts_are_read(
     folder: Path, tmp_path: Path, data: np.ndarray
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from precomputed_store.codecs.base import CZYX, ChunkArray, Codec
-from precomputed_store.errors import FormatError
+from precomputed_store.errors import FormatError, PrecomputedError
 
 __all__ = [
     "check_holds",
@@ -35,7 +35,7 @@ def library_errors(encoding: str) -> Iterator[None]:
     """Turn whatever the library of an encoding raises into FormatError."""
     try:
         yield
-    except FormatError:
+    except PrecomputedError:
         raise
     except Exception as error:
         detail = str(error) or type(error).__name__

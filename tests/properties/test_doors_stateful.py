@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
 import dask.array as da
 import numpy as np
+import pytest
 import xarray as xr
 import zarr
 from hypothesis import HealthCheck, settings, strategies as st
@@ -51,11 +51,8 @@ class Doors(RuleBasedStateMachine):
             encoding=encoding,
             layer_type=layer_type,
         )
-        with warnings.catch_warnings():
-            # Several channels in a segmentation: legal for the encoding, and said so.
-            warnings.simplefilter("ignore", ps.CompatibilityWarning)
-            ps.create(self.folder, info)
-            self.volume = ps.open_volume(self.folder, mode="r+", unaligned="read-modify-write")
+        ps.create(self.folder, info)
+        self.volume = ps.open_volume(self.folder, mode="r+", unaligned="read-modify-write")
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):
@@ -144,3 +141,7 @@ Doors.TestCase.settings = settings(
 
 
 TestDoors = Doors.TestCase
+# Legal here, and said so: channels in a segmentation, and reads of what was never written.
+TestDoors.pytestmark = [
+    pytest.mark.filterwarnings("ignore::precomputed_store.errors.PrecomputedWarning")
+]
