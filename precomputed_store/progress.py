@@ -42,7 +42,8 @@ def progress_bar(
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        # Names of scales may look like markup.
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),

@@ -429,3 +429,14 @@ def test_a_report_is_plain_json(layer: Path) -> None:
     ]
     assert scale["unknown"] == [{"name": "x", "what": "not a chunk of this scale's grid"}]
     assert (scale["num_present"], scale["num_corrupt"]) == (CELLS, 1)
+
+
+def test_progress_is_shown_for_a_scale_of_any_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = make_info(size=(5, 4, 3))
+    info["scales"][0]["key"] = "[red]x[/blue]"
+    validate(write_info(tmp_path / "layer", info), chunks=True, progress=True)
+    shown = capsys.readouterr().err
+    assert "looking for [red]x[/blue]" in shown
+    assert "1/1" in shown

@@ -12,7 +12,7 @@ from precomputed_store.cli.options import json_option, url_options
 from precomputed_store.cli.text import by, console, count, print_json, problems_json, size
 from precomputed_store.errors import CompatibilityWarning
 from precomputed_store.layer import Layer, open_layer
-from precomputed_store.metadata import Scale, VolumeInfo
+from precomputed_store.metadata import DamagedScale, Scale, VolumeInfo
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,13 +49,6 @@ def describe(layer: Layer) -> dict[str, Any]:
     Sizes are in voxels, resolutions in nanometres, both in the order x, y, z.
     """
     info = layer.info
-    scales = {index: _describe_scale(info, scale) for index, scale in info.usable_scales}
-    damaged = [
-        {"key": scale.key, "usable": False, "problems": problems_json(scale.problems)}
-        if not isinstance(scale, Scale)
-        else {}
-        for scale in info.scales
-    ]
     return {
         "url": layer.storage.url,
         "layer_type": info.layer_type,
@@ -64,14 +57,20 @@ def describe(layer: Layer) -> dict[str, Any]:
         **info.links,
         "warnings": problems_json(info.warnings),
         "scales": [
-            {"index": index, **scales.get(index, damaged[index])}
-            for index in range(len(info.scales))
+            {"index": index, **_describe_scale(info, scale)}
+            for index, scale in enumerate(info.scales)
         ],
         "info": info.to_json(),
     }
 
 
-def _describe_scale(info: VolumeInfo, scale: Scale) -> dict[str, Any]:
+def _describe_scale(info: VolumeInfo, scale: Scale | DamagedScale) -> dict[str, Any]:
+    if isinstance(scale, DamagedScale):
+        return {
+            "key": scale.key,
+            "usable": False,
+            "problems": problems_json(scale.problems),
+        }
     bounds = scale.grid.bounds
     return {
         "key": scale.key,
@@ -106,7 +105,7 @@ def _print(layer: Layer) -> None:
         out.print(f"{name}: {link!r}")
     out.print(_table(info))
     for index, scale in enumerate(info.scales):
-        if not isinstance(scale, Scale):
+        if isinstance(scale, DamagedScale):
             out.print(f"scales[{index}] ({scale.key!r}) cannot be used:", style="red")
             for problem in scale.problems:
                 out.print(f"  - {problem}", soft_wrap=True)

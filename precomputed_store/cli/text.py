@@ -38,7 +38,7 @@ def count(number: int, noun: str) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """``5.5 MB``."""
+    """``5.53 MB``."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if num_bytes < 1000:
             return f"{num_bytes:.3g} {unit}"
@@ -51,4 +51,4 @@ def print_json(document: Any) -> None:
 
 
 def problems_json(problems: Iterable[Problem]) -> list[dict[str, str]]:
-    return [{"location": place, "message": message} for place, message in problems]
+    return [problem._asdict() for problem in problems]

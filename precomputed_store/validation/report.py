@@ -96,7 +96,7 @@ class ScaleReport:
                 {"key": key, "box": [list(box.start), list(box.stop)], "message": message}
                 for key, box, message in self.corrupt
             ],
-            "unknown": [{"name": name, "what": what} for name, what in self.unknown],
+            "unknown": [unknown._asdict() for unknown in self.unknown],
         }
 
 
@@ -131,7 +131,7 @@ class Report:
         return {
             "url": self.url,
             "ok": self.ok,
-            "problems": [place._asdict() for place in self.problems],
-            "warnings": [place._asdict() for place in self.warnings],
+            "problems": [problem._asdict() for problem in self.problems],
+            "warnings": [warning._asdict() for warning in self.warnings],
             "scales": [scale.to_json() for scale in self.scales],
         }

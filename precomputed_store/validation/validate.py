@@ -7,7 +7,7 @@ import random
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from precomputed_store.chunk_source import FileSource
 from precomputed_store.engine import ChunkedArray
@@ -29,8 +29,6 @@ from precomputed_store.validation.folder import ScaleFolder, listing
 from precomputed_store.validation.report import ChunkProblem, Report, ScaleReport
 
 __all__ = ["validate"]
-
-Depth: TypeAlias = Literal["presence", "decode"]
 
 
 def validate(
@@ -102,10 +100,10 @@ def validate(
         return Report(url=os.fspath(url), problems=error.problems, warnings=())
     reports: list[ScaleReport] = []
     if chunks or decode or sample is not None:
-        depth: Depth = "presence" if not decode and sample is None else "decode"
-        wanted = _scales(layer, scale)
-        check = _ScaleCheck(layer=layer, depth=depth, sample=sample, progress=progress)
-        reports = [check.run(index) for index in wanted]
+        check = _ScaleCheck(
+            layer=layer, decode=decode or sample is not None, sample=sample, progress=progress
+        )
+        reports = [check.run(index) for index in _scales(layer, scale)]
     return Report(
         url=layer.storage.url,
         problems=_problems(layer),
@@ -130,7 +128,7 @@ class _ScaleCheck:
     """How to check the chunks of one scale after the other."""
 
     layer: Layer
-    depth: Depth
+    decode: bool
     sample: int | None
     progress: bool
 
@@ -139,7 +137,7 @@ class _ScaleCheck:
         scale, total = array.scale, array.grid.num_cells
         num_checked = total if self.sample is None else min(self.sample, total)
         folder = ScaleFolder(layer=self.layer, scale=scale)
-        verb = "decoding" if self.depth == "decode" else "looking for"
+        verb = "decoding" if self.decode else "looking for"
         with progress_bar(
             f"{verb} {scale.key}", total=num_checked, enabled=self.progress
         ) as advance:
@@ -152,7 +150,7 @@ class _ScaleCheck:
             key=scale.key,
             num_chunks=total,
             num_checked=num_checked,
-            decoded=self.depth == "decode",
+            decoded=self.decode,
             num_present=tally.num_present,
             num_bytes=tally.num_bytes if tally.sizes_known else None,
             corrupt=tuple(sorted(tally.corrupt, key=_place)),
@@ -168,7 +166,8 @@ class _ScaleCheck:
         if isinstance(array.source, ShardSource):
             self._check_shards(tally, folder, array.source, entries)
         elif entries is None or _is_nested(array):
-            self._probe(tally, array.grid.cells())
+            probe = Decoding if self.decode else Presence
+            probe(tally=tally).run(array.grid.cells())
         else:
             self._check_listed(tally, folder, entries)
 
@@ -176,10 +175,10 @@ class _ScaleCheck:
         self, tally: Tally, folder: ScaleFolder, entries: Iterator[StoredObject]
     ) -> None:
         found = folder.chunks(entries)
-        if self.depth == "presence":
-            count_listed(tally, found)
-        else:
+        if self.decode:
             Decoding(tally=tally).run(cell for cell, _ in found)
+        else:
+            count_listed(tally, found)
 
     def _check_shards(
         self,
@@ -189,13 +188,10 @@ class _ScaleCheck:
         entries: Iterator[StoredObject] | None,
     ) -> None:
         shards = None if entries is None else folder.shards(entries, source.sharding)
-        if self.depth == "presence":
-            IndexLookup(tally=tally, source=source, shards=shards).run(tally.array.grid.cells())
-        else:
+        if self.decode:
             Decoding(tally=tally).run(tally.array.grid.cells())
-
-    def _probe(self, tally: Tally, cells: Iterator[XYZ]) -> None:
-        (Presence if self.depth == "presence" else Decoding)(tally=tally).run(cells)
+        else:
+            IndexLookup(tally=tally, source=source, shards=shards).run(tally.array.grid.cells())
 
 
 def _place(problem: ChunkProblem) -> tuple[str, XYZ]:
