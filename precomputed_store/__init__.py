@@ -35,6 +35,7 @@ _PUBLIC = {
     "open_layer": "layer",
     "open_volume": "volume",
     "to_precomputed": "writing",
+    "validate": "validation",
 }
 
 __all__ = sorted(_PUBLIC)
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
         ShardingSpec as ShardingSpec,
         VolumeInfo as VolumeInfo,
     )
+    from precomputed_store.validation import validate as validate
     from precomputed_store.volume import Volume as Volume, open_volume as open_volume
     from precomputed_store.writing import to_precomputed as to_precomputed
     from precomputed_store.zarr_store import PrecomputedStore as PrecomputedStore

@@ -1,6 +1,6 @@
 """Cut the sample that the package ships out of the training volume it comes from.
 
-    PYTHONPATH=. python tools/cut_sample.py fib25_250.npz
+    PYTHONPATH=. python docs/cut_sample.py fib25_250.npz
 
 The archive holds `image` (uint8) and `bodies` (uint64), each 250 × 250 × 250 in
 (z, y, x): training sample 2 of FlyEM's NeuroProof examples.
