@@ -97,7 +97,7 @@ def _read_header(data: Buffer) -> _Header:
         size=(sx, sy, sz),
         label_bytes=1 << (format_bits & 3),
         section_bytes=section_bytes,
-        model_bytes=4**order * 5 // 8 if order else 0,
+        model_bytes=(4**order * 5 + 7) // 8 if order else 0,
     )
 
 

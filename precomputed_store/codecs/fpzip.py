@@ -113,6 +113,12 @@ def encode_fields(array: ChunkArray, encoding: str, *, precision: int) -> bytes:
     FormatError
         The numbers do not compress, or not to this precision.
     """
+    step = array.itemsize // 4
+    if precision and (precision % step or not 2 * step <= precision <= 32 * step):
+        raise FormatError(
+            f"{encoding} precision {precision} of {array.dtype}; "
+            f"expected a multiple of {step} from {2 * step} to {32 * step}"
+        )
     library = require("fpzip", extra=None, purpose=f"the encoding {encoding}")
     numbers = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
     capacity = numbers.nbytes + _SPARE_NUMBERS * numbers.itemsize
