@@ -83,6 +83,8 @@ class Storage:
     cross_origin: bool = False
 
     def __post_init__(self) -> None:
+        if "://" not in self.url:
+            raise ValueError(f"url {self.url!r}: expected an fsspec URL; see open_storage")
         if not isinstance(self.storage_options, FrozenOptions):
             object.__setattr__(self, "storage_options", FrozenOptions(self.storage_options))
         if isinstance(self.missing_statuses, int):
@@ -168,6 +170,8 @@ class Storage:
         cache_control: str | None = None,
     ) -> None:
         """Write an object as a whole: readers see the old one or the new one, never a part.
+
+        (Protocols other than local, memory, S3 and Google: as far as they go.)
 
         Parameters
         ----------

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
+import selectors
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Hashable
 from concurrent.futures import Future
@@ -20,8 +23,9 @@ T = TypeVar("T")
 _lock = threading.RLock()
 _generation = 0
 _shared: dict[Hashable, Any] = {}
-# A child must neither use nor close its parent's sockets: it keeps them, untouched.
+# What a child has inherited stays referenced, as nobody there can close it properly.
 _inherited: list[dict[Hashable, Any]] = []
+_loop: asyncio.AbstractEventLoop | None = None
 
 
 def generation() -> int:
@@ -30,11 +34,38 @@ def generation() -> int:
 
 
 def _after_fork() -> None:
-    global _lock, _generation, _shared
+    global _lock, _generation, _shared, _loop
     _lock = threading.RLock()
     _inherited.append(_shared)
     _shared = {}
     _generation += 1
+    if _loop is not None:
+        _cut_off(_loop)
+        _loop = None
+
+
+def _cut_off(loop: asyncio.AbstractEventLoop) -> None:
+    """Make an inherited event loop harmless: its sockets and its epoll are the parent's too.
+
+    Finalizers close them at the exit of the child. That would deregister the parent's
+    sockets from the common epoll, after which it hears nothing more, and say goodbye on
+    its TLS connections.
+    """
+    if isinstance(loop, asyncio.BaseEventLoop):
+        # Its thread is gone; otherwise whoever closes a connection would wait for it.
+        loop._thread_id = None  # type: ignore[attr-defined]
+    selector = getattr(loop, "_selector", None)
+    if not isinstance(selector, selectors.BaseSelector) or selector.get_map() is None:
+        return
+    descriptors = {key.fd for key in selector.get_map().values()}
+    descriptors |= set(getattr(loop, "_transports", ()))
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in descriptors:
+        os.dup2(nothing, descriptor, inheritable=False)
+    os.close(nothing)
+    if sys.platform == "linux" and isinstance(selector, selectors.EpollSelector):
+        with select.epoll() as own:
+            os.dup2(own.fileno(), selector.fileno(), inheritable=False)
 
 
 if hasattr(os, "register_at_fork"):
@@ -54,9 +85,11 @@ def shared(key: Hashable, create: Callable[[], T]) -> T:
 
 
 def _submit(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+    global _loop
     from fsspec.asyn import get_loop  # type: ignore[import-untyped]
 
-    return asyncio.run_coroutine_threadsafe(coroutine, get_loop())
+    _loop = get_loop()
+    return asyncio.run_coroutine_threadsafe(coroutine, _loop)
 
 
 def _on_io_loop() -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from precomputed_store.codecs.content import from_header
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import aiohttp
     from yarl import URL
 
-__all__ = ["Answer", "Call", "blob_of", "exchange", "range_headers", "timeouts"]
+__all__ = ["Answer", "Call", "blob_of", "exchange", "range_headers", "redirected", "timeouts"]
 
 _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -104,34 +104,51 @@ async def exchange(
         raise TransientError(f"broken connection ({error!r})") from error
 
 
-async def _follow(session: aiohttp.ClientSession, call: Call, options: dict[str, Any]) -> Answer:
-    url = call.url
-    headers = dict(call.headers)
-    for _ in range(_MAX_REDIRECTS + 1):
-        async with session.request(
-            call.method,
-            url,
-            headers=headers,
-            data=call.data,
-            allow_redirects=False,
-            auto_decompress=False,
-            **options,
-        ) as response:
-            if response.status not in _REDIRECTS or "Location" not in response.headers:
-                return await _answer(response, call)
-            target = _redirected(url, response.headers["Location"], call)
-        if not _same_origin(url, target):
-            # What identifies the user at one server is not for another's eyes.
-            headers = {
-                name: value for name, value in headers.items() if name in _IMPERSONAL_HEADERS
-            }
-            options.pop("auth", None)
-            options.pop("cookies", None)
-        url = target
-    raise StorageError(f"{call.url}: more than {_MAX_REDIRECTS} redirects")
+async def _follow(
+    session: aiohttp.ClientSession,
+    call: Call,
+    options: dict[str, Any],
+    *,
+    redirects: int = _MAX_REDIRECTS,
+) -> Answer:
+    async with session.request(
+        call.method,
+        call.url,
+        headers=call.headers,
+        data=call.data,
+        allow_redirects=False,
+        auto_decompress=False,
+        **options,
+    ) as response:
+        if response.status not in _REDIRECTS or "Location" not in response.headers:
+            return await _answer(response, call)
+        target = redirected(call.url, response.headers["Location"], call)
+    if not redirects:
+        raise StorageError(f"{call.url}: more than {_MAX_REDIRECTS} redirects")
+    following = replace(call, url=target)
+    options.pop("params", None)
+    if _same_origin(call.url, target):
+        return await _follow(session, following, options, redirects=redirects - 1)
+    # What identifies the user at one server is not for another's eyes.
+    headers = {name: value for name, value in call.headers.items() if name in _IMPERSONAL_HEADERS}
+    kept = {name: value for name, value in options.items() if name not in ("auth", "cookies")}
+    async with _stranger(session) as stranger:
+        return await _follow(
+            stranger, replace(following, headers=headers), kept, redirects=redirects - 1
+        )
 
 
-def _redirected(url: URL, location: str, call: Call) -> URL:
+def _stranger(session: aiohttp.ClientSession) -> aiohttp.ClientSession:
+    """A session on the same connections without the user's headers, cookies and logins."""
+    import aiohttp
+
+    return aiohttp.ClientSession(
+        connector=session.connector, connector_owner=False, trust_env=session.trust_env
+    )
+
+
+def redirected(url: URL, location: str, call: Call) -> URL:
+    """Where a ``Location`` header leads, if it may be followed."""
     from yarl import URL
 
     try:

@@ -7,8 +7,10 @@ s3fs's calls would retry by rules of their own, and its reads hide the header
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from precomputed_store.codecs.content import from_header
@@ -47,6 +49,7 @@ _TRANSIENT_CODES = frozenset(
         "XAmzContentSHA256Mismatch",
     }
 )
+_REMEMBERED_S = 10.0
 _PART = 1 << 20
 _PAGE_NAMES = 1000
 
@@ -56,13 +59,20 @@ def with_default_credentials(options: Mapping[str, Any]) -> dict[str, Any]:
     client = options.get("client_kwargs") or {}
     if any(options.get(name) is not None for name in _EXPLICIT):
         return dict(options)
-    if client.get("aws_access_key_id") or _configured() or _machine_has_role():
+    if client.get("aws_access_key_id"):
+        return dict(options)
+    variables = tuple(item for item in sorted(os.environ.items()) if item[0].startswith("AWS_"))
+    if _configured(variables, int(time.monotonic() / _REMEMBERED_S)) or _machine_has_role():
         return dict(options)
     return {**options, "anon": True}
 
 
-def _configured() -> bool:
-    """Whether the environment or a file of the user holds credentials now."""
+@lru_cache(maxsize=8)
+def _configured(variables: tuple[tuple[str, str], ...], period: int) -> bool:
+    """Whether the environment or a file of the user holds credentials.
+
+    The arguments bound how long the answer is remembered: it takes 10 ms to find out.
+    """
     import botocore.session  # type: ignore[import-untyped]
     from botocore.credentials import create_credential_resolver  # type: ignore[import-untyped]
 

@@ -6,6 +6,8 @@ import asyncio
 import dataclasses
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -236,9 +238,13 @@ def test_a_redirect_loop_ends(storage: Storage, web_server: WebServer) -> None:
     assert len(web_server.requests) == 6
 
 
+@pytest.mark.parametrize("where", ["request", "session"])
 def test_another_server_is_not_followed_unless_allowed(
-    storage: Storage, web_server: WebServer
+    storage: Storage, web_server: WebServer, where: str
 ) -> None:
+    secret = {"headers": {"Authorization": "Bearer hunter2"}}
+    options = secret if where == "request" else {"client_kwargs": secret}
+    storage = dataclasses.replace(storage, storage_options=options)
     with WebServer() as other:
         assert isinstance(other, WebServer)
         other.add("/x", b"elsewhere")
@@ -246,8 +252,7 @@ def test_another_server_is_not_followed_unless_allowed(
         with pytest.raises(StorageError, match="cross_origin=True"):
             storage.get("away")
         assert not other.requests
-        secret = {"headers": {"Authorization": "Bearer hunter2"}}
-        trusting = dataclasses.replace(storage, cross_origin=True, storage_options=secret)
+        trusting = dataclasses.replace(storage, cross_origin=True)
         assert trusting.get("away") == Blob(b"elsewhere", None)
         assert web_server.requests[-1].headers["authorization"] == "Bearer hunter2"
         assert "authorization" not in other.requests[0].headers
@@ -260,6 +265,32 @@ def test_a_redirect_to_something_else_is_refused(
     web_server.add("/layer/away", b"", location=location)
     with pytest.raises(StorageError, match="redirected to"):
         dataclasses.replace(storage, cross_origin=True).get("away")
+
+
+@pytest.mark.parametrize(
+    ("source", "location", "target"),
+    [
+        ("http://h/a/b", "https://h/a/b", "https://h/a/b"),
+        ("https://h/a/b", "c", "https://h/a/c"),
+        ("https://h/a/b", "http://h/a/b", None),
+        ("http://h:8080/a", "https://h/a", None),
+        ("https://h/a", "https://other/a", None),
+        ("https://h/a", "https://h:444/a", None),
+    ],
+)
+def test_a_redirect_may_add_encryption_but_not_change_the_server(
+    source: str, location: str, target: str | None
+) -> None:
+    from yarl import URL
+
+    from precomputed_store.storage_exchange import Call, redirected
+
+    call = Call(method="GET", url=URL(source), headers={})
+    if target is None:
+        with pytest.raises(StorageError, match="redirected to"):
+            redirected(call.url, location, call)
+    else:
+        assert redirected(call.url, location, call) == URL(target)
 
 
 def test_the_users_options_reach_the_requests(storage: Storage, web_server: WebServer) -> None:
@@ -353,6 +384,33 @@ def test_a_child_process_has_connections_of_its_own(storage: Storage, method: st
     assert set(found) == {child.pid for child in children}
     assert set(found.values()) == {len(DATA)}
     assert storage.get(CHUNK) == Blob(DATA, None)
+
+
+FORKING = """
+import os, sys, time
+from precomputed_store.storage import open_storage
+storage = open_storage(sys.argv[1])
+assert storage.get("0.shard") is not None
+child = os.fork()
+assert storage.get("0.shard") is not None
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    started = time.monotonic()
+    assert storage.get("0.shard") is not None
+    print(time.monotonic() - started)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_the_exit_of_a_child_does_not_disturb_its_parent(storage: Storage) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKING, storage.url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert shown.stderr == ""
+    assert float(shown.stdout) < 5
 
 
 def test_a_slow_body_that_keeps_coming_is_not_cut_off(

@@ -98,6 +98,11 @@ def test_a_missing_library_names_its_extra(address: str, module: str, extra: str
     assert f"pip install 'precomputed-store[{extra}]'" in shown.stdout, shown.stderr
 
 
+def test_a_storage_itself_takes_urls_only() -> None:
+    with pytest.raises(ValueError, match="see open_storage"):
+        Storage(url="/data/layer")
+
+
 def test_the_wrong_type_of_statuses_is_refused() -> None:
     with pytest.raises(TypeError, match=r"such as \(404, 403\)"):
         open_storage("memory://x", missing_statuses=403)  # type: ignore[arg-type]
