@@ -19,10 +19,10 @@ __all__ = [
     "MAX_CHANNEL_WORDS",
     "Channel",
     "Geometry",
+    "block_geometry",
     "channel_too_large",
     "decode_block",
     "encode_channel",
-    "geometry",
     "read_channel",
 ]
 
@@ -54,7 +54,7 @@ class Geometry(NamedTuple):
 
 
 @functools.lru_cache(maxsize=256)
-def geometry(shape: ZYX, block: ZYX) -> Geometry:
+def block_geometry(shape: ZYX, block: ZYX) -> Geometry:
     """The blocks of a channel of `shape` voxels."""
     gz, gy, gx = (-(-s // b) for s, b in zip(shape, block, strict=True))
     ez, ey, ex = map(min, shape, block)
@@ -62,6 +62,7 @@ def geometry(shape: ZYX, block: ZYX) -> Geometry:
     for bits in _WIDTHS:
         value_words[bits] = -(-bits * math.prod(block) // 32)
     value_words[0] = -_BEYOND  # nothing is stored, so it may begin anywhere
+    value_words.flags.writeable = False
     return Geometry(
         shape, block, (gz, gy, gx), (ez, ey, ex), gz * gy * gx, math.prod(block), value_words
     )
@@ -151,9 +152,8 @@ def _indices(channel: Channel, geometry: Geometry, chosen: Ints) -> Ints:
     cells = np.unravel_index(chosen, geometry.grid)
     for axis, cell in enumerate(cells):
         last = geometry.grid[axis] - 1
-        rest = geometry.shape[axis] - last * geometry.block[axis]
-        outside = (cell == last, *[slice(None)] * axis, slice(rest, None))
-        index[outside] = 0
+        inside = geometry.shape[axis] - last * geometry.block[axis]
+        index[(cell == last, *[slice(None)] * axis, slice(inside, None))] = 0
     return index
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,7 +54,7 @@ def conform(array: ChunkArray, *, shape: CZYX, dtype: np.dtype[Any]) -> ChunkArr
 
 def parameter_error(member: str, value: object, expected: str) -> ValueError:
     """What `Codec.from_parameters` raises for one wrong member."""
-    return ValueError((member, f"expected {expected}, got {value!r}"))
+    return ValueError((member, f"expected {expected}, got {reprlib.repr(value)}"))
 
 
 def integer_parameter(member: str, value: object, *, minimum: int, maximum: int) -> int:

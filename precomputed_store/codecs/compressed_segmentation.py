@@ -119,7 +119,7 @@ class CompressedSegmentation(Codec):
 
     def _geometry(self, shape: CZYX) -> blocks.Geometry:
         x, y, z = self.compressed_segmentation_block_size
-        return blocks.geometry(shape[1:], (z, y, x))
+        return blocks.block_geometry(shape[1:], (z, y, x))
 
     def max_encoded_bytes(self, *, shape: CZYX, dtype: np.dtype[Any]) -> int:
         geometry = self._geometry(shape)

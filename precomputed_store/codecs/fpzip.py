@@ -177,9 +177,7 @@ def _ordered(numbers: ChunkArray, kept: int) -> ChunkArray:
 class _Header(NamedTuple):
     magic: bytes
     version: int
-    variant: int
     item_bytes: int
-    precision: int
     shape: tuple[int, int, int, int]
 
 
@@ -204,11 +202,12 @@ def _check_header(
 def _read_header(data: Buffer) -> _Header:
     reader = _RangeReader(bytes(data[:_HEADER_BYTES]))
     magic = bytes(reader.read(8) & 0xFF for _ in range(4))
-    version, variant = reader.read(16), reader.read(8)
+    version = reader.read(16)
+    reader.read(8)  # how the library was compiled; it refuses what it cannot read
     item_bytes = 8 if reader.read(1) else 4
-    precision = reader.read(7)
+    reader.read(7)  # precision
     x, y, z, field = (reader.read(16) | reader.read(16) << 16 for _ in range(4))
-    return _Header(magic, version, variant, item_bytes, precision, (field, z, y, x))
+    return _Header(magic, version, item_bytes, (field, z, y, x))
 
 
 class _RangeReader:

@@ -173,7 +173,7 @@ def test_real_chunks_come_back(real_data):
 @pytest.mark.parametrize("dtype", ["uint32", "uint64"])
 def test_the_encoder_for_large_blocks_writes_what_the_library_writes(count, dtype):
     labels = noise((1, 9, 21, 10), count, dtype)
-    geometry = blocks.geometry((9, 21, 10), (7, 9, 10))
+    geometry = blocks.block_geometry((9, 21, 10), (7, 9, 10))
     by_library = codec(10, 9, 7).encode(labels)
     by_us = chunk(1) + blocks.encode_channel(labels[0], geometry)
     assert by_us == by_library
