@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from precomputed_store import isolation
 from precomputed_store.chunk_source import ChunkBytes, ChunkSource, FileSource
 from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray
 from precomputed_store.concurrency import bounded, codec_pool, run_batches
@@ -165,9 +166,8 @@ class ChunkedArray:
     def decode(self, cell: XYZ, blob: Blob) -> ChunkArray:
         """What is stored for a cell to voxels, or an error that names the chunk."""
         try:
-            data = self._unpacked(cell, blob)
-            shape = self.chunk_shape_at(cell)
-            return self.scale.codec.decode(data, shape=shape, dtype=self.dtype)
+            data, shape = self._unpacked(cell, blob), self.chunk_shape_at(cell)
+            return isolation.decode(self.scale.codec, data, shape=shape, dtype=self.dtype)
         except FormatError as error:
             raise self.chunk_error(cell, error) from error
 
@@ -216,7 +216,7 @@ class ChunkedArray:
         found: list[bool] = []
 
         def read(part: ChunkPart) -> None:
-            found.append(self._place(part, self.read_chunk(part.cell), out))
+            found.append(self._place(part, self.source.fetch(part.cell), out))
             if advance is not None:
                 advance(1)
 
@@ -233,8 +233,7 @@ class ChunkedArray:
         inline = self.scale.codec.place == "inline"
 
         def finish(cell: XYZ, blob: Blob | None) -> None:
-            chunk = None if blob is None else self.decode(cell, blob)
-            found.append(self._place(by_cell[cell], chunk, out))
+            found.append(self._place(by_cell[cell], blob, out))
             if advance is not None:
                 advance(1)
 
@@ -248,13 +247,20 @@ class ChunkedArray:
         await self.source.fetch_many(list(by_cell), deliver, throttle)
         return found
 
-    def _place(self, part: ChunkPart, chunk: ChunkArray | None, out: ChunkArray) -> bool:
-        if chunk is None:
+    def _place(self, part: ChunkPart, blob: Blob | None, out: ChunkArray) -> bool:
+        """Decode what is stored for a chunk straight into its place; whether there was any."""
+        if blob is None:
             if self.missing == "raise":
                 raise self.missing_error(part.cell)
             out[part.target] = 0
             return False
-        out[part.target] = chunk[part.source]
+        try:
+            data, shape = self._unpacked(part.cell, blob), self.chunk_shape_at(part.cell)
+            codec = self.scale.codec
+            with isolation.decoded(codec, data, shape=shape, dtype=self.dtype) as chunk:
+                out[part.target] = chunk[part.source]
+        except FormatError as error:
+            raise self.chunk_error(part.cell, error) from error
         return True
 
     def _check_found(self, parts: Sequence[ChunkPart], found: Sequence[bool]) -> None:
