@@ -13,7 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
-from precomputed_store.errors import StorageError, UnsupportedError
+from precomputed_store.errors import PrecomputedError, StorageError, UnsupportedError
 from precomputed_store.storage_base import (
     AsyncBackend,
     Blob,
@@ -92,8 +92,6 @@ class _Generic:
         from fsspec.exceptions import FSTimeoutError  # type: ignore[import-untyped]
 
         url = self._url(key)
-        if isinstance(error, StorageError | UnsupportedError | TransientError):
-            return error
         if isinstance(error, NotImplementedError):
             return UnsupportedError(f"{url}: not possible with this storage ({error})")
         status = getattr(error, "status", None)
@@ -159,6 +157,8 @@ class AsyncGenericBackend(_Generic, AsyncBackend):
                 return await call()
             except _MISSING:
                 return None
+            except PrecomputedError:
+                raise
             except Exception as error:
                 raise self._meaning(error, key) from error
 
@@ -235,6 +235,8 @@ class ThreadedGenericBackend(_Generic, ThreadedBackend):
                 return call()
             except _MISSING:
                 return None
+            except PrecomputedError:
+                raise
             except Exception as error:
                 raise self._meaning(error, key) from error
 

@@ -54,6 +54,8 @@ class LocalBackend(ThreadedBackend):
             if encoding is not None and request.byte_range is not None:
                 raise request.compressed(encoding, path)
             return Blob(_read(fd, path, request), encoding)
+        except StorageError:
+            raise
         except OSError as error:
             raise _failed(path, error) from error
         finally:
@@ -258,8 +260,6 @@ def logical_name(folder: str, name: str) -> str | None:
 
 
 def _failed(path: str, error: OSError) -> StorageError:
-    if isinstance(error, StorageError):
-        return error
     reason = error.strerror or str(error)
     return StorageError(f"{path}: {reason}")
 

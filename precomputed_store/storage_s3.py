@@ -277,8 +277,6 @@ def _broken(error: Exception, url: str) -> Exception:
     from botocore import exceptions
     from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 
-    if isinstance(error, TransientError | StorageError):
-        return error
     if isinstance(error, exceptions.SSLError | exceptions.ProxyConnectionError):
         return StorageError(f"{url}: {error}")
     if isinstance(error, exceptions.EndpointConnectionError):
