@@ -76,7 +76,8 @@ class PrecomputedStore(Store):
     -----
     Voxels can be written; metadata cannot, and nothing can be created or removed but
     chunks: use `create` or `to_precomputed` for a new layer. Chunks that hold only zeros
-    are removed, unless the array was opened with ``config={"write_empty_chunks": True}``.
+    are removed, unless the array was opened under
+    ``zarr.config.set({"array.write_empty_chunks": True})``.
     A chunk that is written in part is read, changed and written: never do that to the same
     chunk from two places at once.
 
