@@ -186,7 +186,7 @@ def read_axis(coordinate: xr.DataArray, *, name: str) -> AxisCoordinates:
         name=name,
         kind=kind,
         first=start * factor,
-        step=_tidy(step * factor, error) if size > 1 else None,
+        step=_tidy(step * factor, error * factor) if size > 1 else None,
         error=error * factor,
     )
 

@@ -27,6 +27,7 @@ def merged_spans(
     *,
     voxel_bytes: int,
     present: Spans | None = None,
+    smallest: int = SMALLEST_BLOCK_BYTES,
     largest: int = LARGEST_BLOCK_BYTES,
 ) -> Spans:
     """Merge neighbouring units so that each union is written by one task.
@@ -40,6 +41,8 @@ def merged_spans(
     present : tuple of three tuples of int, optional
         How the array is cut into chunks now. Kept as it is where it does not cut through
         an object; else blocks become as long as its chunks are, in whole units.
+    smallest : int
+        Bytes up to which blocks are doubled while they stay below.
     largest : int
         Most bytes of a block, unless a single unit has more.
 
@@ -64,7 +67,7 @@ def merged_spans(
     while weight(counts) > largest and max(counts) > 1:
         axis = max(range(3), key=lambda i: (counts[i] > 1, counts[i] * sizes[i]))
         counts[axis] = -(-counts[axis] // 2)
-    while 2 * weight(counts) <= min(SMALLEST_BLOCK_BYTES, largest):
+    while 2 * weight(counts) <= min(smallest, largest):
         growing = [i for i in range(3) if counts[i] < len(units[i])]
         if not growing:
             break

@@ -61,21 +61,30 @@ class DaskWrite:
 
     def delayed(self) -> Delayed:
         """The whole write as one delayed value: the volume that was written."""
-        from dask.base import tokenize
+        import dask.array as da
         from dask.blockwise import optimize_blockwise
-        from dask.core import flatten
         from dask.delayed import Delayed
-        from dask.highlevelgraph import HighLevelGraph
 
-        name = f"to-precomputed-{tokenize(self.written.name)}"
-        keys = list(flatten(self.written.__dask_keys__()))  # type: ignore[no-untyped-call]
-        # Reading, computing and writing a block become one task; the graph stays symbolic.
-        graph = self.written.__dask_graph__()
-        fused = optimize_blockwise(graph, keys=keys)  # type: ignore[no-untyped-call]
-        layers = {**fused.layers, name: {name: (_finished, Result(volume=self.volume), keys)}}
-        dependencies = {**fused.dependencies, name: {self.written.name}}
-        whole = HighLevelGraph(layers, dependencies)
-        return Delayed(name, whole, layer=name)  # type: ignore[no-untyped-call]
+        written = self.written
+        # Reading, computing and writing a block become one task; the graph stays symbolic,
+        # and so is the last layer, which takes every block.
+        fused = optimize_blockwise(  # type: ignore[no-untyped-call]
+            written.__dask_graph__(), keys=[written.name]
+        )
+        blocks = da.Array(  # type: ignore[no-untyped-call]
+            fused, written.name, written.chunks, meta=written._meta
+        )
+        done: Array = da.blockwise(  # type: ignore[no-untyped-call]
+            finish,
+            "",
+            blocks,
+            "czyx",
+            result=Result(volume=self.volume),
+            name=f"to-precomputed-{written.name.rpartition('-')[2]}",
+            dtype=np.bool_,
+            meta=np.empty((), np.bool_),
+        )
+        return Delayed((done.name,), done.__dask_graph__(), layer=done.name)  # type: ignore[no-untyped-call]
 
     def compute(self, *, progress: bool) -> None:
         """Write, with whichever scheduler is active."""
@@ -144,7 +153,8 @@ def write_block(
     return np.ones((1, 1, 1, 1), np.bool_)
 
 
-def _finished(result: Result, blocks: Sequence[object]) -> Volume:
+def finish(blocks: Sequence[object], *, result: Result) -> Volume:
+    """What comes after every block."""
     return result.volume
 
 

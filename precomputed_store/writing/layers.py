@@ -83,7 +83,12 @@ class Target:
             self.replaces.carry_out()
         if self.is_new:
             storage = self.volume.layer.storage
-            create(storage.url, self.volume.info, storage_options=storage.storage_options)
+            create(
+                storage.url,
+                self.volume.info,
+                storage_options=storage.storage_options,
+                allow_misread=True,  # whoever writes has been asked already
+            )
 
 
 def plan_target(source: WriteSource, wish: LayerWish, place: Place) -> Target:

@@ -56,7 +56,6 @@ class LayerWrite:
         """
         writer, array = self.writer, self.target.array
         writer.check(self.target.region)
-        self.source.chunk_lengths()
         misread = array.scale.codec.neuroglancer_misreads(array.num_channels, array.dtype)
         if misread is not None and not allow_misread:
             raise ValueError(
@@ -95,21 +94,20 @@ class LayerWrite:
         x, y, z = unit_spans(self.target.array.scale, self.target.region)
         return x, y, z
 
-    def _spans(self, *, largest: int = LARGEST_BLOCK_BYTES) -> Spans:
-        present = self.source.chunk_lengths()
-        voxel_bytes = self.target.array.num_channels * self.target.array.dtype.itemsize
-        return merged_spans(
-            self._units,
-            voxel_bytes=voxel_bytes,
-            present=None if present is None else (present[3], present[2], present[1]),
-            largest=largest,
-        )
+    @property
+    def _voxel_bytes(self) -> int:
+        return self.target.array.num_channels * self.target.array.dtype.itemsize
 
     def _write_blocks(self, *, progress: bool) -> None:
-        # What is in memory already need not be cut for memory's sake.
-        largest = self.source.nbytes if self.source.is_numpy else LARGEST_BLOCK_BYTES
+        x, y, z = units = self._units
+        if self.source.is_numpy and self.source.dtype == self.target.array.dtype:
+            # What is in memory as it is needed is not cut for memory's sake.
+            spans: Spans = ((sum(x),), (sum(y),), (sum(z),))
+        else:
+            spans = merged_spans(
+                units, voxel_bytes=self._voxel_bytes, smallest=LARGEST_BLOCK_BYTES
+            )
         writer, dtype = self.writer, self.target.array.dtype
-        spans = self._spans(largest=largest)
         with progress_bar("writing", total=self._num_chunks, enabled=progress) as advance:
             for box, where in blocks_of(self.target.region, spans):
                 data = as_layer_dtype(self.source.read(where), dtype)
@@ -118,7 +116,12 @@ class LayerWrite:
     def _dask_write(self) -> DaskWrite:
         from precomputed_store.writing.dask_tasks import plan_dask_write
 
-        x, y, z = self._spans()
+        present = self.source.chunk_lengths()
+        x, y, z = merged_spans(
+            self._units,
+            voxel_bytes=self._voxel_bytes,
+            present=None if present is None else (present[3], present[2], present[1]),
+        )
         array = self.source.as_dask(((self.source.shape[0],), z, y, x))
         return plan_dask_write(
             array, self.writer, region=self.target.region, volume=self.target.volume

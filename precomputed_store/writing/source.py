@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -78,10 +78,6 @@ class WriteSource:
         """Extent along x, y and z."""
         _, z, y, x = self.shape
         return x, y, z
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def is_dask(self) -> bool:
@@ -176,12 +172,13 @@ def as_source(array: Any, *, dims: Iterable[Hashable] | None) -> WriteSource:
     Raises
     ------
     ValueError
-        Axes are missing, unknown or unnamed, the array is empty, or a dataset has not
-        exactly one variable.
+        Axes are missing, unknown or unnamed, the array is empty or of unknown size, or a
+        dataset has not exactly one variable.
     TypeError
         This is not an array.
     """
     source = _from_xarray(array, dims) if _is_xarray(array) else _from_bare(array, dims)
+    source.chunk_lengths()
     if not math.prod(source.shape):
         raise ValueError(f"the array is empty: {dict(zip(DIMS, source.shape, strict=True))}")
     return source
@@ -245,8 +242,6 @@ def _from_bare(array: Any, dims: Iterable[Hashable] | None) -> WriteSource:
         )
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError("masked voxels cannot be stored: pass array.filled(value)")
-    if isinstance(array, Sequence):
-        array = np.asarray(array)
     if not all(hasattr(array, name) for name in ("shape", "dtype", "__getitem__")):
         raise TypeError(f"cannot write a {type(array).__name__}: it is no array")
     if dims is None:

@@ -28,9 +28,7 @@ def voxels() -> np.ndarray:
 @pytest.fixture(scope="module")
 def layer(tmp_path_factory: pytest.TempPathFactory, voxels: np.ndarray) -> Path:
     folder = tmp_path_factory.mktemp("dask") / "layer"
-    info = make_info(
-        size=SIZE, num_channels=2, voxel_offset=(-5, 10, 100), chunk_size=(16, 10, 8)
-    )
+    info = make_info(size=SIZE, num_channels=2, voxel_offset=(-5, 10, 100), chunk_size=(16, 10, 8))
     tensorstore_write(folder, info, voxels.transpose())
     return folder
 
