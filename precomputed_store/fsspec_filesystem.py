@@ -17,7 +17,7 @@ from fsspec.asyn import AsyncFileSystem  # type: ignore[import-untyped]
 from fsspec.utils import stringify_path  # type: ignore[import-untyped]
 
 from precomputed_store.engine import Missing
-from precomputed_store.errors import UnsupportedError
+from precomputed_store.errors import StorageError, UnsupportedError, VolumeNotFoundError
 from precomputed_store.layer import ScaleSelector
 from precomputed_store.storage_base import FrozenOptions
 from precomputed_store.url import parse_url
@@ -156,7 +156,11 @@ class PrecomputedFileSystem(AsyncFileSystem):  # type: ignore[misc]
     async def _cat_file(
         self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
     ) -> bytes:
-        tree = await self._tree_async()
+        try:
+            tree = await self._tree_async()
+        except VolumeNotFoundError as error:
+            # zarr would take it for a file that is not there, and say nothing of the reason.
+            raise StorageError(str(error)) from error
         value = await tree.get_async(self._strip_protocol(path))
         if value is None:
             raise FileNotFoundError(path)
