@@ -22,6 +22,7 @@ from zarr.abc.codec import (
 from zarr.abc.store import SupportsGetSync
 from zarr.core.config import config
 
+from precomputed_store import isolation
 from precomputed_store.codecs import Codec, codec_class
 from precomputed_store.codecs.base import CZYX, ChunkArray
 from precomputed_store.concurrency import bounded, codec_pool
@@ -180,7 +181,7 @@ class PrecomputedCodec(
         shape, dtype = self._shape(cell, chunk_spec), chunk_spec.dtype.to_native_dtype()
         view = memoryview(cast(Any, data.as_numpy_array()))
         try:
-            return self.codec.decode(view, shape=shape, dtype=dtype)
+            return isolation.decode(self.codec, view, shape=shape, dtype=dtype)
         except FormatError as error:
             raise self._chunk_error(place, cell, error) from error
 

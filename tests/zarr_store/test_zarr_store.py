@@ -176,6 +176,19 @@ def test_a_corrupt_chunk_is_an_error_that_names_it(make_layer: MakeLayer, mode: 
         opened(layer.folder, mode=mode)[0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("mode", ["native", "decoded"])
+def test_bytes_that_crash_their_decoder_are_an_error(make_layer: MakeLayer, mode: Any) -> None:
+    layer = make_layer(dtype="uint64", num_channels=1, encoding="compresso")
+    array = opened(layer.folder, mode=mode)
+    np.testing.assert_array_equal(array[...], layer.expected)
+    path = layer.folder / "8_8_8" / "-7-1_3-13_11-17"
+    sound = path.read_bytes()
+    path.write_bytes(sound[:40] + b"\xff" * (len(sound) - 40))
+    with pytest.raises(ps.ChunkError, match="-7-1_3-13_11-17"):
+        array[0, 0, 0, 0]
+    assert array[0, 6, 0, 0] == layer.expected[0, 6, 0, 0]
+
+
 def test_compressed_files_are_read(make_layer: MakeLayer) -> None:
     layer = make_layer(empty=True)
     layer.expected[...] = np.arange(25)
