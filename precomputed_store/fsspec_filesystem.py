@@ -19,7 +19,7 @@ from fsspec.utils import stringify_path  # type: ignore[import-untyped]
 from precomputed_store.engine import Missing
 from precomputed_store.errors import StorageError, UnsupportedError, VolumeNotFoundError
 from precomputed_store.layer import ScaleSelector
-from precomputed_store.storage_base import FrozenOptions
+from precomputed_store.storage.base import FrozenOptions
 from precomputed_store.url import parse_url
 from precomputed_store.zarr_tree import TreeAddress, ZarrTree, freeze_selector
 

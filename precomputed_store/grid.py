@@ -157,10 +157,12 @@ class ChunkGrid:
     def rounded_out(self, box: Box) -> Box:
         """The smallest union of whole chunks that covers what of `box` lies in the volume.
 
-        An empty box stays as it is.
+        An empty box stays as it is, and one outside the volume becomes empty.
         """
         if box.is_empty:
             return box
+        if box.intersection(self.bounds).is_empty:
+            return Box(box.start, box.start)
         start = _xyz(
             o + (a - o) // c * c
             for a, o, c in zip(box.start, self.voxel_offset, self.chunk_size, strict=True)

@@ -22,7 +22,7 @@ from precomputed_store.concurrency import bounded
 from precomputed_store.engine import Missing
 from precomputed_store.errors import UnsupportedError
 from precomputed_store.layer import Layer, ScaleSelector
-from precomputed_store.storage_base import FrozenOptions
+from precomputed_store.storage.base import FrozenOptions
 from precomputed_store.url import parse_url
 from precomputed_store.writer import Compress, WriteOptions
 from precomputed_store.zarr_codec import PrecomputedCodec

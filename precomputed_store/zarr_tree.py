@@ -23,7 +23,7 @@ from precomputed_store.errors import StorageError, UnsupportedError
 from precomputed_store.grid import XYZ
 from precomputed_store.layer import Layer, ScaleSelector, open_layer
 from precomputed_store.storage import Blob, Storage
-from precomputed_store.storage_base import FrozenOptions
+from precomputed_store.storage.base import FrozenOptions
 from precomputed_store.write_plan import unit_grid
 from precomputed_store.writer import ChunkWriter, WriteOptions
 from precomputed_store.zarr_metadata import ChunkKey, ZarrHierarchy, chunk_key

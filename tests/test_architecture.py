@@ -27,14 +27,8 @@ FORMAT = {
     "write_plan",
     "zarr_metadata",
 }
-STORAGE = {
-    "storage",
-    "concurrency",
-    "progress",
-    "isolation",
-    "_decoder_process",
-    "_decoder_worker",
-}
+STORAGE = {"storage", "concurrency", "progress", "isolation"}
+ISOLATED = {"_decoder_process", "_decoder_worker", "_shared_memory"}
 ENGINE = {"chunk_source", "shard_source", "engine", "writer", "layer", "validation"}
 
 
@@ -42,7 +36,7 @@ def rank(module: str) -> int:
     name = module.split(".")[0]
     if name in FORMAT:
         return 0
-    if name in STORAGE or name.startswith("storage_"):
+    if name in STORAGE or name in ISOLATED:
         return 1
     return 2 if name in ENGINE else 3
 

@@ -2,7 +2,9 @@
 
 Malformed bytes crash the library whatever its header says, so it runs in a worker. The
 header, the length and the checksum of the labels, which the library ignores, are checked
-before; the library checks those of the header and of the index of z slices.
+before; the library checks those of the header and of the index of z slices. A z slice that
+it cannot decode, or whose checksum is wrong, it leaves as the memory happens to be, without
+an error: so the slices are checked afterwards.
 
 Specification: https://github.com/seung-lab/crackle, "Stream Format".
 """
@@ -48,6 +50,7 @@ class Crackle(Codec):
         library = require("crackle", extra="seg", purpose=_PURPOSE)
         with library_errors(self.name):
             labels: ChunkArray = library.decompress(bytes(data), parallel=1)
+            _check_slices(labels, data, header)
         return conform(labels.T[np.newaxis], shape=shape, dtype=dtype)
 
     def encode(self, array: ChunkArray) -> bytes:
@@ -77,6 +80,8 @@ class _Header(NamedTuple):
     """Length of the labels."""
     model_bytes: int
     """Length of the Markov model of the crack codes."""
+    is_remapped: bool
+    """Neighbouring components may have the same label."""
 
 
 def _read_header(data: Buffer) -> _Header:
@@ -98,6 +103,7 @@ def _read_header(data: Buffer) -> _Header:
         label_bytes=1 << (format_bits & 3),
         section_bytes=section_bytes,
         model_bytes=(4**order * 5 + 7) // 8 if order else 0,
+        is_remapped=bool(format_bits >> 14 & 1),
     )
 
 
@@ -131,3 +137,27 @@ def _check_labels(data: Buffer, header: _Header) -> None:
     checksums = require("google_crc32c", extra="seg", purpose=_PURPOSE)
     if checksums.value(labels) != stored:
         raise FormatError("crackle labels do not match their checksum")
+
+
+def _check_slices(labels: ChunkArray, data: Buffer, header: _Header) -> None:
+    """Make sure that the library has written every slice.
+
+    The checksum of a slice is that of the numbers of its connected components. Where these do
+    not follow from the labels, or there is no checksum, the library is asked to count the
+    voxels; what it cannot decode it does not count.
+    """
+    num_slices = header.size[2]
+    library = require("fastcrackle", extra="seg", purpose=_PURPOSE)
+    if header.version == 0 or header.is_remapped:
+        counts = library.voxel_counts(bytes(data), 0, num_slices, 1)
+        if sum(counts.values()) != labels.size:
+            raise FormatError("crackle chunk has z slices that cannot be decoded")
+        return
+    stored = np.frombuffer(data, "<u4", num_slices, len(data) - 4 * num_slices)
+    numbers = np.asarray(library.connected_components(np.asfortranarray(labels))[0])
+    slices = numbers.reshape(num_slices, -1)
+    slices -= slices[:, :1]
+    value = require("google_crc32c", extra="seg", purpose=_PURPOSE).value
+    for z, numbers in enumerate(slices):
+        if value(numbers.tobytes()) != stored[z]:
+            raise FormatError(f"crackle z slice {z} does not match its checksum")

@@ -1,11 +1,11 @@
 """Checking a layer: its metadata against the specification, its chunks against its metadata."""
 
+from precomputed_store.validation.layer import validate
 from precomputed_store.validation.report import (
     ChunkProblem,
     Report,
     ScaleReport,
     UnknownObject,
 )
-from precomputed_store.validation.validate import validate
 
 __all__ = ["ChunkProblem", "Report", "ScaleReport", "UnknownObject", "validate"]

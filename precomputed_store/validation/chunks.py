@@ -21,7 +21,7 @@ from precomputed_store.progress import Advance
 from precomputed_store.shard_source import ShardSource
 from precomputed_store.sharding import MinishardIndex, ShardLocation, locate, shard_name
 from precomputed_store.storage import Blob, run_sync
-from precomputed_store.storage_listing import StoredObject
+from precomputed_store.storage.listing import StoredObject
 from precomputed_store.validation.report import ChunkProblem
 
 __all__ = ["Decoding", "IndexLookup", "Presence", "Tally", "count_listed"]

@@ -12,7 +12,7 @@ from precomputed_store.grid import XYZ, ChunkGrid
 from precomputed_store.layer import Layer
 from precomputed_store.metadata import Scale, ShardingSpec
 from precomputed_store.sharding import shard_name
-from precomputed_store.storage_listing import StoredObject, list_objects
+from precomputed_store.storage.listing import StoredObject, list_objects
 from precomputed_store.validation.report import UnknownObject
 
 __all__ = ["ScaleFolder", "listing"]

@@ -13,7 +13,7 @@ from precomputed_store.errors import CompatibilityWarning, MetadataError
 from precomputed_store.metadata import VolumeInfo
 
 TYPE = "neuroglancer_multiscale_volume"
-DELETE = object()
+DELETE = Ellipsis
 
 Path = tuple[str | int, ...]
 

@@ -78,7 +78,7 @@ def test_a_document_that_is_no_object_is_refused(document: Any, found: str) -> N
     assert message(document) == f"info: expected a JSON object, got {found}"
 
 
-@pytest.mark.parametrize("document", [object(), {1, 2}, 1j])
+@pytest.mark.parametrize("document", [object(), {1, 2}, 1j], ids=["object", "set", "complex"])
 def test_what_is_neither_text_nor_json_is_a_type_error(document: Any) -> None:
     with pytest.raises(TypeError, match="expected a dict, str or bytes of JSON"):
         VolumeInfo.from_json(document)

@@ -12,7 +12,7 @@ from servers.fake_gcs import Bucket, FakeGcs
 
 from precomputed_store.errors import StorageError
 from precomputed_store.storage import Blob, RetryPolicy, Storage, open_storage
-from precomputed_store.storage_gcs import with_default_token
+from precomputed_store.storage.gcs import with_default_token
 
 pytestmark = pytest.mark.server
 
@@ -106,7 +106,7 @@ def test_no_credentials_means_anonymous(
     gcs_server: FakeGcs, no_credentials: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("precomputed_store.storage_gcs._on_google_machine", lambda: False)
+    monkeypatch.setattr("precomputed_store.storage.gcs._on_google_machine", lambda: False)
     gcs_server.buckets["bucket"] = Bucket()
     storage = open_storage("gs://bucket", storage_options={"endpoint_url": gcs_server.url})
     storage.put("info", b"{}", content_type="")
@@ -118,7 +118,7 @@ def test_credentials_of_the_machine_are_left_to_gcsfs(
     no_credentials: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("precomputed_store.storage_gcs._on_google_machine", lambda: False)
+    monkeypatch.setattr("precomputed_store.storage.gcs._on_google_machine", lambda: False)
     assert with_default_token({"project": "p"}) == {"project": "p", "token": "anon"}
     assert with_default_token({"token": "google_default"}) == {"token": "google_default"}
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
@@ -126,7 +126,7 @@ def test_credentials_of_the_machine_are_left_to_gcsfs(
     assert with_default_token({}) == {}
     monkeypatch.delenv("CLOUDSDK_CONFIG")
     assert with_default_token({}) == {"token": "anon"}
-    monkeypatch.setattr("precomputed_store.storage_gcs._on_google_machine", lambda: True)
+    monkeypatch.setattr("precomputed_store.storage.gcs._on_google_machine", lambda: True)
     assert with_default_token({}) == {}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from precomputed_store.errors import StorageError
 from precomputed_store.storage import RetryPolicy
-from precomputed_store.storage_retry import (
+from precomputed_store.storage.retry import (
     TransientError,
     retry_after,
     retry_async,

@@ -112,7 +112,7 @@ def test_an_object_that_is_too_large_is_refused(storage: Storage) -> None:
 
 
 def test_names_come_in_pages(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("precomputed_store.storage_s3._PAGE_NAMES", 7)
+    monkeypatch.setattr("precomputed_store.storage.s3._PAGE_NAMES", 7)
     for number in range(20):
         storage.put(f"8/{number:02}", b"", content_type="")
     for key in ("info", "8/x/y", "16/a"):

@@ -17,7 +17,7 @@ from precomputed_store.layer import Layer, ScaleSelector, open_layer
 from precomputed_store.metadata import DamagedScale
 from precomputed_store.progress import progress_bar
 from precomputed_store.shard_source import ShardSource
-from precomputed_store.storage_listing import StoredObject
+from precomputed_store.storage.listing import StoredObject
 from precomputed_store.validation.chunks import (
     Decoding,
     IndexLookup,

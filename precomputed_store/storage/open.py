@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from precomputed_store.errors import StorageError, UnsupportedError
-from precomputed_store.storage_base import AsyncBackend, FrozenOptions, Place, ThreadedBackend
-from precomputed_store.storage_bridge import shared
+from precomputed_store.storage.base import AsyncBackend, FrozenOptions, Place, ThreadedBackend
+from precomputed_store.storage.bridge import shared
 from precomputed_store.url import split_url
 
 __all__ = ["open_backend"]
@@ -35,31 +35,31 @@ def open_backend(place: Place, options: FrozenOptions) -> Backend:
 
 
 def _open_local(place: Place, options: FrozenOptions) -> Backend:
-    from precomputed_store.storage_local import LocalBackend
+    from precomputed_store.storage.local import LocalBackend
 
     return LocalBackend(place)
 
 
 def _open_memory(place: Place, options: FrozenOptions) -> Backend:
-    from precomputed_store.storage_memory import MemoryBackend
+    from precomputed_store.storage.memory import MemoryBackend
 
     return MemoryBackend(place, _filesystem(place.url, options))
 
 
 def _open_http(place: Place, options: FrozenOptions) -> Backend:
-    from precomputed_store.storage_http import HttpBackend
+    from precomputed_store.storage.http import HttpBackend
 
     return HttpBackend(place, _filesystem(place.url, _flat(options, "http")))
 
 
 def _open_gcs(place: Place, options: FrozenOptions) -> Backend:
-    from precomputed_store.storage_gcs import GcsBackend, with_default_token
+    from precomputed_store.storage.gcs import GcsBackend, with_default_token
 
     return GcsBackend(place, _filesystem(place.url, with_default_token(_flat(options, "gs"))))
 
 
 def _open_s3(place: Place, options: FrozenOptions) -> Backend:
-    from precomputed_store.storage_s3 import S3Backend, with_limits
+    from precomputed_store.storage.s3 import S3Backend, with_limits
 
     own = _with_anonymous_s3(_flat(options, "s3"))
     limited = with_limits(own, place.retry, S3Backend.concurrency)
@@ -67,7 +67,7 @@ def _open_s3(place: Place, options: FrozenOptions) -> Backend:
 
 
 def _open_chain(place: Place, options: FrozenOptions) -> Backend:
-    from precomputed_store.storage_generic import generic_backend
+    from precomputed_store.storage.generic import generic_backend
 
     nested = options.thaw()
     for part in place.url.split("::")[1:]:
@@ -81,13 +81,13 @@ def _open_chain(place: Place, options: FrozenOptions) -> Backend:
 def _with_anonymous(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if scheme == "s3":
         return _with_anonymous_s3(options)
-    from precomputed_store.storage_gcs import with_default_token
+    from precomputed_store.storage.gcs import with_default_token
 
     return with_default_token(options)
 
 
 def _with_anonymous_s3(options: Mapping[str, Any]) -> dict[str, Any]:
-    from precomputed_store.storage_s3 import with_default_credentials
+    from precomputed_store.storage.s3 import with_default_credentials
 
     try:
         return with_default_credentials(options)

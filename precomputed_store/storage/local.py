@@ -18,7 +18,7 @@ from precomputed_store.codecs.base import Buffer
 from precomputed_store.codecs.content import SUFFIXES
 from precomputed_store.concurrency import num_cores
 from precomputed_store.errors import StorageError
-from precomputed_store.storage_base import Blob, Get, Place, Put, ThreadedBackend
+from precomputed_store.storage.base import Blob, Get, Place, Put, ThreadedBackend
 from precomputed_store.url import local_path
 
 __all__ = ["LocalBackend", "is_temporary", "logical_name", "sweep_temporaries"]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from precomputed_store.codecs.content import from_header
 from precomputed_store.errors import StorageError
-from precomputed_store.storage_base import Blob, Get
-from precomputed_store.storage_retry import (
+from precomputed_store.storage.base import Blob, Get
+from precomputed_store.storage.retry import (
     TRANSIENT_STATUSES,
     RetryPolicy,
     TransientError,
@@ -165,7 +165,7 @@ def redirected(url: URL, location: str, call: Call) -> URL:
     if not (call.cross_origin or _same_origin(url, target)):
         raise StorageError(
             f"{call.url}: redirected to another server, {origin}. If you trust it, open the layer "
-            "there, or pass cross_origin=True"
+            "there"
         )
     return target
 

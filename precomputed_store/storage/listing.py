@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from precomputed_store.errors import StorageError
 from precomputed_store.storage import Storage
-from precomputed_store.storage_local import is_temporary, logical_name
+from precomputed_store.storage.local import is_temporary, logical_name
 from precomputed_store.url import local_path
 
 __all__ = ["StoredObject", "list_objects"]

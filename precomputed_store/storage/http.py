@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from precomputed_store.errors import UnsupportedError
-from precomputed_store.storage_base import AsyncBackend, Blob, Get, Page, Place, Put, refusal
-from precomputed_store.storage_exchange import (
+from precomputed_store.storage.base import AsyncBackend, Blob, Get, Page, Place, Put, refusal
+from precomputed_store.storage.exchange import (
     Answer,
     Call,
     blob_of,
@@ -15,7 +15,7 @@ from precomputed_store.storage_exchange import (
     range_headers,
     timeouts,
 )
-from precomputed_store.storage_retry import retry_async
+from precomputed_store.storage.retry import retry_async
 
 if TYPE_CHECKING:
     from yarl import URL

@@ -9,7 +9,7 @@ from typing import Any
 from precomputed_store.codecs.content import SUFFIXES
 from precomputed_store.concurrency import num_cores
 from precomputed_store.errors import StorageError
-from precomputed_store.storage_base import Blob, Get, Place, Put, ThreadedBackend
+from precomputed_store.storage.base import Blob, Get, Place, Put, ThreadedBackend
 from precomputed_store.url import split_url
 
 __all__ = ["MemoryBackend"]

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 from precomputed_store.errors import PrecomputedError, StorageError, UnsupportedError
-from precomputed_store.storage_base import (
+from precomputed_store.storage.base import (
     AsyncBackend,
     Blob,
     Get,
@@ -23,7 +23,7 @@ from precomputed_store.storage_base import (
     Put,
     ThreadedBackend,
 )
-from precomputed_store.storage_retry import (
+from precomputed_store.storage.retry import (
     TRANSIENT_STATUSES,
     TransientError,
     retry_async,

@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from precomputed_store.errors import StorageError
-from precomputed_store.storage_base import AsyncBackend, Blob, Get, Page, Place, Put, refusal
-from precomputed_store.storage_exchange import (
+from precomputed_store.storage.base import AsyncBackend, Blob, Get, Page, Place, Put, refusal
+from precomputed_store.storage.exchange import (
     Answer,
     Call,
     blob_of,
@@ -24,7 +24,7 @@ from precomputed_store.storage_exchange import (
     range_headers,
     timeouts,
 )
-from precomputed_store.storage_retry import retry_async
+from precomputed_store.storage.retry import retry_async
 from precomputed_store.url import split_url
 
 __all__ = ["GcsBackend", "with_default_token"]

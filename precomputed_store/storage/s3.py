@@ -15,7 +15,7 @@ from typing import Any
 
 from precomputed_store.codecs.content import from_header
 from precomputed_store.errors import StorageError
-from precomputed_store.storage_base import (
+from precomputed_store.storage.base import (
     AsyncBackend,
     Blob,
     Get,
@@ -24,7 +24,7 @@ from precomputed_store.storage_base import (
     Put,
     refusal,
 )
-from precomputed_store.storage_retry import (
+from precomputed_store.storage.retry import (
     TRANSIENT_STATUSES,
     RetryPolicy,
     TransientError,

@@ -18,7 +18,7 @@ from typing import Any
 from precomputed_store.codecs.base import Buffer
 from precomputed_store.codecs.content import SUFFIXES
 from precomputed_store.errors import MetadataError
-from precomputed_store.storage_base import (
+from precomputed_store.storage.base import (
     AsyncBackend,
     Blob,
     ByteRange,
@@ -28,8 +28,8 @@ from precomputed_store.storage_base import (
     Put,
     ThreadedBackend,
 )
-from precomputed_store.storage_bridge import generation, run_async, run_sync
-from precomputed_store.storage_retry import DEFAULT_RETRY, RetryPolicy
+from precomputed_store.storage.bridge import generation, run_async, run_sync
+from precomputed_store.storage.retry import DEFAULT_RETRY, RetryPolicy
 from precomputed_store.url import default_root, join, local_path, parse_url
 
 __all__ = [
@@ -275,7 +275,7 @@ class Storage:
         int
             Number of files removed; 0 for other storages, which have none.
         """
-        from precomputed_store.storage_local import sweep_temporaries
+        from precomputed_store.storage.local import sweep_temporaries
 
         folder = local_path(self.child(prefix).url)
         return 0 if folder is None else sweep_temporaries(folder, older_than_s=older_than_s)
@@ -286,7 +286,7 @@ class Storage:
         kept: tuple[int, ThreadedBackend | AsyncBackend] | None = self.__dict__.get("_open")
         if kept is not None and kept[0] == generation():
             return kept[1]
-        from precomputed_store.storage_open import open_backend
+        from precomputed_store.storage.open import open_backend
 
         place = Place(
             url=self.url,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from precomputed_store.codecs.base import Buffer
 from precomputed_store.errors import StorageError
-from precomputed_store.storage_retry import RetryPolicy
+from precomputed_store.storage.retry import RetryPolicy
 
 __all__ = [
     "AsyncBackend",

@@ -1,0 +1,10 @@
+"""Key → bytes and back: the only layer that touches files and networks."""
+
+from __future__ import annotations
+
+from precomputed_store.storage.base import Blob, ByteRange
+from precomputed_store.storage.bridge import run_async, run_sync
+from precomputed_store.storage.retry import RetryPolicy
+from precomputed_store.storage.storage import Storage, open_storage
+
+__all__ = ["Blob", "ByteRange", "RetryPolicy", "Storage", "open_storage", "run_async", "run_sync"]
