@@ -3,16 +3,21 @@
 Malformed bytes crash the library whatever its header says, so it runs in a worker. The
 header, the length and the checksum of the labels, which the library ignores, are checked
 before; the library checks those of the header and of the index of z slices. A z slice that
-it cannot decode, or whose checksum is wrong, it leaves as the memory happens to be, without
-an error: so the slices are checked afterwards.
+it cannot decode, or whose checksum is wrong, it leaves as the memory happened to be, without
+an error: so that memory is filled with a pattern to be recognised.
 
 Specification: https://github.com/seung-lab/crackle, "Stream Format".
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import math
 import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -28,6 +33,10 @@ _HEADERS: Final = (struct.Struct("<4sBH3IBI"), struct.Struct("<4sBH3IBQB"))
 """Of version 0 and 1: magic, version, format, size, log2 of the grid, label bytes, CRC."""
 _MAX_MODEL_BYTES: Final = 4**10 * 5 // 8
 _PURPOSE: Final = "the encoding crackle"
+
+_M_PERTURB: Final = -6
+_FILLERS: Final = (0xA5, 0x5A)
+_LARGEST_CACHED_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +56,8 @@ class Crackle(Codec):
         header = _read_header(data)
         _check_length(data, header, shape=shape, dtype=dtype)
         _check_labels(data, header)
-        library = require("crackle", extra="seg", purpose=_PURPOSE)
         with library_errors(self.name):
-            labels: ChunkArray = library.decompress(bytes(data), parallel=1)
-            _check_slices(labels, data, header)
+            labels = _decompress(bytes(data), header, num_bytes=math.prod(shape) * dtype.itemsize)
         return conform(labels.T[np.newaxis], shape=shape, dtype=dtype)
 
     def encode(self, array: ChunkArray) -> bytes:
@@ -139,18 +146,62 @@ def _check_labels(data: Buffer, header: _Header) -> None:
         raise FormatError("crackle labels do not match their checksum")
 
 
-def _check_slices(labels: ChunkArray, data: Buffer, header: _Header) -> None:
-    """Make sure that the library has written every slice.
+def _decompress(data: bytes, header: _Header, *, num_bytes: int) -> ChunkArray:
+    """Decode, and make sure that the library has written every slice."""
+    library = require("crackle", extra="seg", purpose=_PURPOSE)
+    for filler in _FILLERS:
+        with _fresh_memory_filled(filler, num_bytes) as certain:
+            labels: ChunkArray = library.decompress(data, parallel=1)
+        if not certain:
+            _check_slices(labels, data, header)
+        # A slice that really is the one pattern is not the other.
+        if not _has_slice_of(labels, int.from_bytes(bytes([filler]) * labels.itemsize)):
+            return labels
+    raise FormatError("crackle chunk has z slices that cannot be decoded")
 
-    The checksum of a slice is that of the numbers of its connected components. Where these do
-    not follow from the labels, or there is no checksum, the library is asked to count the
-    voxels; what it cannot decode it does not count.
+
+@contextmanager
+def _fresh_memory_filled(filler: int, num_bytes: int) -> Iterator[bool]:
+    """Have an array of so many bytes begin with a filler; whether that is certain.
+
+    Small arrays get the memory of the last one of their size, others what the C library fills.
+    """
+    np.full(num_bytes, filler, np.uint8)
+    library = _glibc()
+    if library is None:
+        yield False
+        return
+    library.mallopt(_M_PERTURB, filler ^ 0xFF)
+    try:
+        yield num_bytes > _LARGEST_CACHED_BYTES
+    finally:
+        library.mallopt(_M_PERTURB, 0)
+
+
+@functools.cache
+def _glibc() -> ctypes.CDLL | None:
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "gnu_get_libc_version") else None
+
+
+def _has_slice_of(labels: ChunkArray, label: int) -> bool:
+    suspects = np.flatnonzero(labels[0, 0] == label)
+    return any(bool((labels[:, :, z] == label).all()) for z in suspects)
+
+
+def _check_slices(labels: ChunkArray, data: bytes, header: _Header) -> None:
+    """Compare what was decoded with the checksums of the slices.
+
+    They are those of the numbers of a slice's connected components. Where these do not follow
+    from the labels, or there is no checksum, the library is asked to count the voxels; what
+    it cannot decode it does not count.
     """
     num_slices = header.size[2]
     library = require("fastcrackle", extra="seg", purpose=_PURPOSE)
     if header.version == 0 or header.is_remapped:
-        counts = library.voxel_counts(bytes(data), 0, num_slices, 1)
-        if sum(counts.values()) != labels.size:
+        if sum(library.voxel_counts(data, 0, num_slices, 1).values()) != labels.size:
             raise FormatError("crackle chunk has z slices that cannot be decoded")
         return
     stored = np.frombuffer(data, "<u4", num_slices, len(data) - 4 * num_slices)

@@ -204,3 +204,28 @@ def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "crackle", None)
     with pytest.raises(UnsupportedError, match=r"pip install 'precomputed-store\[seg\]'"):
         decode(FROZEN[0][1], FROZEN[0][2])
+
+
+@pytest.mark.parametrize("memory", ["filled by the C library", "as it comes"])
+@pytest.mark.parametrize("shape", [(1, 3, 5, 7), (1, 3, 16, 16), (1, 4, 32, 32)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint64"])
+def test_a_slice_that_the_library_leaves_out_is_an_error(dtype, shape, memory, monkeypatch):
+    if memory == "as it comes":
+        monkeypatch.setattr("precomputed_store.codecs.crackle._glibc", lambda: None)
+    array = noise(shape, 5, dtype)
+    data = Crackle().encode(array)
+    num_slices = shape[1]
+    for z in range(num_slices):
+        np.testing.assert_array_equal(decode(data, array), array)
+        damaged = bytearray(data)
+        damaged[len(data) - 4 * (num_slices - z)] ^= 1  # of its checksum
+        for _ in range(3):
+            with pytest.raises(FormatError, match="slice"):
+                decode(bytes(damaged), array)
+
+
+@pytest.mark.parametrize("filler", [0xA5, 0x5A])
+def test_slices_that_look_like_memory_left_out_are_read(filler):
+    array = np.full((1, 3, 32, 32), int.from_bytes([filler] * 4), "uint32")
+    array[0, 1, 4, 5] = 7
+    np.testing.assert_array_equal(decode(Crackle().encode(array), array), array)
