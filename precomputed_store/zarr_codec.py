@@ -97,7 +97,11 @@ class PrecomputedCodec(
             raise ValueError(
                 f"codec {CODEC_NAME!r}: {encoding} has no parameters {sorted(unknown)}"
             )
-        return cls(codec=found.from_parameters(members), grid=ChunkGrid(**triples))
+        try:
+            codec = found.from_parameters(members)
+        except TypeError as error:
+            raise ValueError(f"codec {CODEC_NAME!r}: {encoding}: {error}") from error
+        return cls(codec=codec, grid=ChunkGrid(**triples))
 
     def to_dict(self) -> dict[str, Any]:
         """The codec's entry in ``zarr.json``."""

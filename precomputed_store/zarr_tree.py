@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from precomputed_store.codecs.base import Buffer
-from precomputed_store.concurrency import bounded, codec_pool
+from precomputed_store.concurrency import codec_pool
 from precomputed_store.engine import ChunkedArray, Missing, warn_if_all_missing
 from precomputed_store.errors import StorageError, UnsupportedError
+from precomputed_store.gather import Gatherer
 from precomputed_store.grid import XYZ
 from precomputed_store.layer import Layer, ScaleSelector, open_layer
 from precomputed_store.storage import Blob, Storage
@@ -100,6 +101,10 @@ class ZarrTree:
         return {index: self.layer.array(index) for index in self.hierarchy.scales}
 
     @cached_property
+    def _gatherers(self) -> dict[int, Gatherer]:
+        return {}
+
+    @cached_property
     def _seen(self) -> set[int]:
         """Scales of which a chunk has been found, or their absence been looked into."""
         return set()
@@ -141,14 +146,12 @@ class ZarrTree:
         return await loop.run_in_executor(pool, lambda: self._value(chunk, blob, warn=warn))
 
     async def _fetch_async(self, chunk: ChunkKey) -> Blob | None:
-        found: list[Blob | None] = [None]
-
-        async def deliver(cell: XYZ, blob: Blob | None) -> None:
-            found[0] = blob
-
-        source = self._arrays[chunk.scale_index].source
-        await source.fetch_many([chunk.cell], deliver, bounded(1))
-        return found[0]
+        index, cell = chunk
+        gatherer = self._gatherers.get(index)
+        if gatherer is None:
+            source = self._arrays[index].source
+            gatherer = self._gatherers.setdefault(index, Gatherer(source, self.concurrency))
+        return await gatherer.fetch(cell)
 
     def _value(self, chunk: ChunkKey, blob: Blob | None, *, warn: bool) -> Buffer | None:
         """What is stored for a chunk as the value of its key."""

@@ -53,6 +53,7 @@ def test_the_offset_may_be_left_out() -> None:
         (configured(encoding=7), "unknown encoding 7"),
         (configured(png_level=3), r"raw has no parameters \['png_level'\]"),
         (configured(encoding="png", png_level=99), "png_level"),
+        (configured(encoding="compressed_segmentation"), "compressed_segmentation_block_size"),
         (configured(size=[1, 2]), r"size is \[1, 2\]; expected \[x, y, z\]"),
         (configured(chunk_size=[8, 0, 8]), "chunk_size"),
         (configured(chunk_size=None), "chunk_size"),

@@ -15,7 +15,7 @@ from servers.moto import MotoServer
 from servers.web import WebServer
 
 import precomputed_store as ps
-from tests.oracles import make_info
+from tests.oracles import make_info, tensorstore_write
 
 from .conftest import KINDS, Layer, MakeLayer
 from .test_zarr_indexing import PIPELINES
@@ -93,6 +93,23 @@ def test_a_web_server_lists_metadata_alone(make_layer: MakeLayer, web_server: We
     url = serve(web_server, make_layer().folder)
     array = zarr.open_group(ps.PrecomputedStore(url), mode="r")["0"]
     assert array.nchunks_initialized == 0
+
+
+@pytest.mark.parity
+def test_chunks_in_shards_share_requests(tmp_path: Path, web_server: WebServer) -> None:
+    sharding = {"preshift_bits": 9, "minishard_bits": 0, "shard_bits": 0, "hash": "identity"}
+    info = make_info(size=(25, 35, 17), chunk_size=(8, 10, 6), sharding=sharding)
+    data = np.random.default_rng(0).integers(1, 255, (25, 35, 17, 1), dtype=np.uint8)
+    tensorstore_write(tmp_path / "sharded", info, data)
+    for path in (tmp_path / "sharded").rglob("*"):
+        if path.is_file():
+            web_server.add(f"/em/{path.relative_to(tmp_path / 'sharded')}", path.read_bytes())
+    with zarr.config.set({"codec_pipeline.batch_size": 64}):
+        array = zarr.open_group(ps.PrecomputedStore(f"{web_server.url}/em"), mode="r")["0"]
+        before = len(web_server.requests)
+        np.testing.assert_array_equal(array[...], data.transpose())
+    # Shard index, minishard index, and 48 chunks in one range.
+    assert len(web_server.requests) - before == 3
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 import xarray as xr
 import zarr
 from dask.base import tokenize
+from servers.web import WebServer
 
 import precomputed_store as ps
 from precomputed_store.codecs.base import Codec
@@ -124,6 +125,15 @@ def test_unknown_keys_are_answered_without_asking(
     for key in (".zarray", ".zattrs", "0/.zarray", "1/zarr.json", "0/c/0/9/9/9", "info", "8_8_8"):
         assert store.get_sync(key) is None
     assert not requests
+
+
+def test_blocking_methods_are_offered_where_they_are_faster(
+    make_layer: MakeLayer, web_server: WebServer
+) -> None:
+    layer = make_layer()
+    assert ps.PrecomputedStore(layer.folder)._supports_sync_io
+    web_server.add("/em/info", (layer.folder / "info").read_bytes())
+    assert not ps.PrecomputedStore(f"{web_server.url}/em")._supports_sync_io
 
 
 def remove(layer: Layer, *names: str) -> None:
