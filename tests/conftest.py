@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from servers.fixtures import gcs_server, no_credentials, s3_server, web_server
+
+__all__ = ["gcs_server", "no_credentials", "s3_server", "web_server"]
 
 HERE = Path(__file__).parent
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from servers.fixtures import gcs_server, no_credentials, s3_server, web_server
 
 from precomputed_store.storage import RetryPolicy
-
-__all__ = ["gcs_server", "hasty", "no_credentials", "s3_server", "web_server"]
 
 
 @pytest.fixture
