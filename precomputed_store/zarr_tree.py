@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -18,12 +18,13 @@ import numpy as np
 
 from precomputed_store.codecs.base import Buffer
 from precomputed_store.concurrency import codec_pool
-from precomputed_store.engine import ChunkedArray, Missing, warn_if_all_missing
-from precomputed_store.errors import StorageError, UnsupportedError
+from precomputed_store.engine import ChunkedArray, Missing
+from precomputed_store.errors import UnsupportedError
 from precomputed_store.gather import Gatherer
 from precomputed_store.grid import XYZ
 from precomputed_store.layer import Layer, ScaleSelector, open_layer
-from precomputed_store.storage import Blob, Storage
+from precomputed_store.presence import look_into_absence, note_presence, stored_cells
+from precomputed_store.storage import Blob
 from precomputed_store.storage.base import FrozenOptions
 from precomputed_store.write_plan import unit_grid
 from precomputed_store.writer import ChunkWriter, WriteOptions
@@ -34,7 +35,6 @@ __all__ = ["TreeAddress", "ZarrTree"]
 T = TypeVar("T")
 
 _NAMES_AT_ONCE = 1000
-_MISSES_WITHOUT_LISTING = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,7 @@ class ZarrTree:
 
     @cached_property
     def _seen(self) -> set[int]:
-        """Scales of which a chunk has been found, or their absence been looked into."""
+        """Scales that are known to have chunks, or have been looked into."""
         return set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -159,34 +159,16 @@ class ZarrTree:
         if blob is None:
             if array.missing == "raise":
                 raise array.missing_error(chunk.cell)
-            if warn and chunk.scale_index not in self._seen:
-                self._look_into_absence(chunk)
+            unsure = warn and chunk.scale_index not in self._seen
+            if unsure and look_into_absence(array, chunk.cell):
+                self._seen.add(chunk.scale_index)
             return None
-        self._seen.add(chunk.scale_index)
+        if chunk.scale_index not in self._seen:
+            note_presence(array)
+            self._seen.add(chunk.scale_index)
         if self.decoded:
             return _padded(array, chunk.cell, blob)
         return array.unpack(chunk.cell, blob)
-
-    def _look_into_absence(self, chunk: ChunkKey) -> None:
-        """Warn, once per process, if a scale of which nothing was found has no chunks at all.
-
-        A zarr store does not see where a read begins and ends, so it looks whether the
-        scale's folder is empty; where it cannot, it counts.
-        """
-        array = self._arrays[chunk.scale_index]
-        place = (array.storage, array.scale.key)
-        misses = _misses[place] = _misses.get(place, 0) + 1
-        if misses == 1:
-            try:
-                empty = array.storage.first_child(array.scale.key) is None
-            except (UnsupportedError, StorageError):
-                return
-            self._seen.add(chunk.scale_index)
-            if empty:
-                warn_if_all_missing(array, chunk.cell, misses)
-        elif misses >= _MISSES_WITHOUT_LISTING:
-            self._seen.add(chunk.scale_index)
-            warn_if_all_missing(array, chunk.cell, misses)
 
     def exists(self, key: str) -> bool:
         """Whether a key has a value. For threads.
@@ -222,7 +204,7 @@ class ZarrTree:
         value = self.get(key, warn=False)
         return None if value is None else len(value)
 
-    def check_writable(self, key: str) -> ChunkKey:
+    def _check_writable(self, key: str) -> ChunkKey:
         """The chunk that may be written under a key.
 
         Raises
@@ -252,7 +234,7 @@ class ZarrTree:
         """
         if self._holds_document(key, data):
             return
-        chunk = self.check_writable(key)
+        chunk = self._check_writable(key)
         writer = self._writer(chunk)
         writer.store(chunk.cell, writer.compress(_not_empty(key, data)))
 
@@ -262,7 +244,7 @@ class ZarrTree:
             return await asyncio.to_thread(self.put, key, data)
         if self._holds_document(key, data):
             return None
-        chunk = self.check_writable(key)
+        chunk = self._check_writable(key)
         writer = self._writer(chunk)
         loop = asyncio.get_running_loop()
         packed = await loop.run_in_executor(codec_pool(), writer.compress, _not_empty(key, data))
@@ -272,7 +254,7 @@ class ZarrTree:
         """Remove a chunk; keys that have no value are no matter. For threads."""
         if self.hierarchy.chunk(key) is None and key not in self.hierarchy.documents:
             return
-        chunk = self.check_writable(key)
+        chunk = self._check_writable(key)
         self._writer(chunk).store(chunk.cell, None)
 
     async def delete_async(self, key: str) -> None:
@@ -281,7 +263,7 @@ class ZarrTree:
             return await asyncio.to_thread(self.delete, key)
         if self.hierarchy.chunk(key) is None and key not in self.hierarchy.documents:
             return None
-        chunk = self.check_writable(key)
+        chunk = self._check_writable(key)
         return await self._writer(chunk).store_async(chunk.cell, None)
 
     def _holds_document(self, key: str, data: Buffer) -> bool:
@@ -303,7 +285,7 @@ class ZarrTree:
             folder = f"{index}/c/0/"
             if not (folder.startswith(prefix) or prefix.startswith(folder)):
                 continue
-            async for cell in _in_threads(_stored_cells(array)):
+            async for cell in _in_threads(stored_cells(array)):
                 key = chunk_key(index, cell)
                 if key.startswith(prefix):
                     yield key
@@ -326,10 +308,6 @@ class ZarrTree:
                 yield name
 
 
-# What a process has looked for in vain, by storage and scale key.
-_misses: dict[tuple[Storage, str], int] = {}
-
-
 def _padded(array: ChunkedArray, cell: XYZ, blob: Blob) -> bytes:
     """A chunk as little-endian voxels of a whole chunk's shape, zeros beyond the volume."""
     chunk = array.decode(cell, blob)
@@ -345,30 +323,6 @@ def _not_empty(key: str, data: Buffer) -> bytes:
     if not len(data):
         raise ValueError(f"{key}: 0 bytes are not an encoded chunk; delete the key instead")
     return bytes(data)
-
-
-def _stored_cells(array: ChunkedArray) -> Iterator[XYZ]:
-    """Cells whose chunks the storage lists, in either layout; none where it cannot list."""
-    if array.scale.sharding is not None:
-        return
-    try:
-        for name in _chunk_names(array.storage, array.scale.key):
-            cell = array.grid.cell_of_name(name)
-            if cell is not None:
-                yield cell
-    except UnsupportedError:
-        return
-
-
-def _chunk_names(storage: Storage, folder: str, axes: tuple[str, ...] = ()) -> Iterator[str]:
-    """Names of the objects in a folder; those in ``x/y/z`` folders as if they were flat."""
-    for name in storage.list_names(folder):
-        if "_" in name:
-            yield name
-        elif len(axes) == 2:
-            yield "_".join((*axes, name))
-        elif name[:1].isdigit() or name[:1] == "-":
-            yield from _chunk_names(storage, f"{folder}/{name}", (*axes, name))
 
 
 async def _in_threads(items: Iterable[T]) -> AsyncIterator[T]:

@@ -167,6 +167,15 @@ def test_a_scale_without_any_chunk_warns_once(make_layer: MakeLayer) -> None:
         assert not opened(layer.folder)[...].any()
 
 
+def test_a_sparse_scale_does_not_warn_however_often_it_is_opened(make_layer: MakeLayer) -> None:
+    layer = make_layer()
+    remove(layer, *sorted(layer.files())[1:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(20):
+            assert not opened(layer.folder)[:, :, 10:, 8:].any()
+
+
 def test_an_empty_layer_that_is_written_to_does_not_warn(make_layer: MakeLayer) -> None:
     layer = make_layer(empty=True)
     array = zarr.open_group(ps.PrecomputedStore(layer.folder), mode="r+")["0"]
