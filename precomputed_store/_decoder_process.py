@@ -77,7 +77,8 @@ def death(code: int) -> tuple[Status, str]:
         name = f"signal {-code}"
     if name == "SIGXCPU":
         return Status.HUNG, "decoder process hung and was stopped (SIGXCPU)"
-    return Status.FAILED, f"decoder process died with {name}"
+    cause = " (ended by the system, perhaps for want of memory)" if name == "SIGKILL" else ""
+    return Status.FAILED, f"decoder process died with {name}{cause}"
 
 
 def main(*, memory: int | str, forks: bool) -> NoReturn:

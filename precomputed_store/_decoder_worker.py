@@ -10,13 +10,14 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 
@@ -55,6 +56,8 @@ _ENVIRONMENT: Final = {
     # Giving memory back to the system after each chunk costs a page fault per 4 KiB.
     "MALLOC_MMAP_THRESHOLD_": str(16 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+    # Fresh memory is always the same, so that the same bytes give the same result or error.
+    "MALLOC_PERTURB_": "85",
 }
 
 
@@ -192,11 +195,17 @@ class Worker:
 
     def _start(self) -> subprocess.Popen[bytes]:
         try:
-            if self._memory is None:
-                self._memory = SharedMemory()
-            process = _launch(self._memory)
+            with tempfile.TemporaryFile() as errors:
+                return self._launch(errors)
+        except TimeoutError:
+            raise _cannot_start(f"it was not ready after {START_SECONDS:.0f} s") from None
         except (OSError, ValueError) as error:
             raise _cannot_start(str(error)) from error
+
+    def _launch(self, errors: IO[bytes]) -> subprocess.Popen[bytes]:
+        if self._memory is None:
+            self._memory = SharedMemory()
+        process = _popen(self._memory, errors)
         self._process = process
         self._release = weakref.finalize(self, _release, process, os.getpid())
         self._path = list(sys.path)
@@ -205,12 +214,9 @@ class Worker:
         try:
             _write(process, json.dumps(setup).encode() + b"\n")
             self._reply(process, START_SECONDS)
-        except TimeoutError:
-            raise _cannot_start(f"it was not ready after {START_SECONDS:.0f} s") from None
-        except (EOFError, OSError):
-            raise _cannot_start(_last_words(process)) from None
-        if process.stderr is not None:
-            process.stderr.close()
+        except (EOFError, BrokenPipeError):
+            code = self.end(grace=_LAST_SECONDS)
+            raise ValueError(_last_words(errors) or death(code)[1]) from None
         return process
 
     def _reply(self, process: subprocess.Popen[bytes], seconds: float) -> tuple[Status, str]:
@@ -257,7 +263,7 @@ class Worker:
         self._process, self._memory = None, None
 
 
-def _launch(memory: SharedMemory) -> subprocess.Popen[bytes]:
+def _popen(memory: SharedMemory, errors: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start the program in a session of its own: Ctrl-C is not meant for it."""
     if getattr(sys, "frozen", False):
         raise ValueError("this program is frozen and has no Python interpreter to run")
@@ -270,7 +276,7 @@ def _launch(memory: SharedMemory) -> subprocess.Popen[bytes]:
         [get_executable(), *_interpreter_flags(), "-c", _PROGRAM],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=errors,
         bufsize=0,
         env=os.environ | _ENVIRONMENT,
         **options,
@@ -297,13 +303,10 @@ def _cannot_start(reason: str) -> UnsupportedError:
     )
 
 
-def _last_words(process: subprocess.Popen[bytes]) -> str:
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_LAST_SECONDS)
-    _kill(process)
-    lines = process.stderr.read().decode("utf-8", "replace").split("\n") if process.stderr else []
-    words = [line.strip() for line in lines if line.strip()]
-    return words[-1] if words else death(process.returncode)[1]
+def _last_words(errors: IO[bytes]) -> str:
+    errors.seek(0)
+    lines = errors.read().decode("utf-8", "replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _write(process: subprocess.Popen[bytes], data: bytes) -> None:
@@ -376,7 +379,7 @@ def _release(process: subprocess.Popen[bytes], owner: int) -> None:
         _kill(process)
     else:
         process.returncode = 0  # not ours to wait for
-    for stream in (process.stdin, process.stdout, process.stderr):
+    for stream in (process.stdin, process.stdout):
         if stream is not None:
             with contextlib.suppress(OSError):
                 stream.close()

@@ -93,7 +93,8 @@ def decoded(
 ) -> Iterator[ChunkArray]:
     """As `decode`, without the copy: the array is valid inside the ``with`` block only.
 
-    For a chunk that is copied elsewhere at once. The array may be read-only.
+    For a chunk that is copied elsewhere at once. The array may be read-only. A process is
+    occupied meanwhile: decode no other chunk in the block.
     """
     if not _is_isolated(codec):
         yield _decode_here(codec, data, shape=shape, dtype=dtype)
