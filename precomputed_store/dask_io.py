@@ -36,7 +36,9 @@ def open_dask(
     """Open one scale of a volume as a dask array ``(channel, z, y, x)``, zero-based.
 
     One request for `info`; nothing else is read until it is computed. The graph's size
-    does not depend on the number of chunks, and its keys are the same in every process.
+    does not depend on the number of chunks. Its keys follow from address, options and
+    metadata alone: they are the same in every process, and stay the same if somebody
+    writes other voxels into the layer.
 
     Parameters
     ----------

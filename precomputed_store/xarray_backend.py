@@ -68,7 +68,6 @@ class PrecomputedBackendEntrypoint(BackendEntrypoint):
     """
 
     description: ClassVar[str] = "Open Neuroglancer Precomputed volumes (precomputed-store)"
-    url: ClassVar[str] = "https://pypi.org/project/precomputed-store/"
     supports_groups: ClassVar[bool] = True
 
     def open_dataset(  # type: ignore[override]

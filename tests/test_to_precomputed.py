@@ -397,6 +397,7 @@ def test_a_cut_array_without_coordinates_has_to_say_where_it_lay(
 
 
 def test_what_neuroglancer_misreads_needs_the_word(tmp_path: Path) -> None:
+    pytest.importorskip("imagecodecs")
     array = np.random.default_rng(0).integers(0, 2**16, (3, 9, 9, 9), dtype=np.uint16)
     options = {"dims": "cxyz", "resolution": (8, 8, 8), "layer_type": "image", "encoding": "png"}
     volume = write(array, tmp_path / "layer", allow_misread=True, **options)
@@ -408,10 +409,12 @@ def test_data_types_that_neuroglancer_cannot_show_are_warned_of(
     tmp_path: Path, dtype: str
 ) -> None:
     array = np.random.default_rng(0).integers(0, 2, (9, 9, 9)).astype(dtype)
-    with pytest.warns(ps.CompatibilityWarning, match=f"cannot read {dtype}"):
-        volume = write(
+    with pytest.warns(ps.CompatibilityWarning, match=f"cannot read {dtype}") as caught:
+        volume = ps.to_precomputed(
             array, tmp_path / "layer", dims="xyz", resolution=(8, 8, 8), layer_type="image"
         )
+    assert caught[0].filename == __file__
+    assert isinstance(volume, ps.Volume)
     np.testing.assert_array_equal(volume[...][..., 0], array)
 
 
@@ -633,6 +636,16 @@ def test_coordinates_say_where_an_array_belongs(layer: Path) -> None:
     np.testing.assert_array_equal(tensorstore_read(layer)[..., 0], expected)
 
 
+def test_a_single_slice_knows_its_place(layer: Path) -> None:
+    ps.open_volume(layer, mode="r+")[...] = 3
+    image = xr.open_dataset(layer, engine="precomputed")["image"]
+    section = image.isel(z=7).load() + np.uint8(2)
+    write(section.expand_dims("z"), layer, region="auto", unaligned="read-modify-write")
+    expected = np.full((64, 48, 40), 3, np.uint8)
+    expected[:, :, 7] = 5
+    np.testing.assert_array_equal(tensorstore_read(layer)[..., 0], expected)
+
+
 def test_the_scale_follows_from_the_resolution(layer: Path) -> None:
     with pytest.warns(ps.MissingDataWarning):
         image = xr.open_dataset(layer, engine="precomputed", scale=1)["image"].load()
@@ -834,6 +847,11 @@ def test_the_same_write_has_the_same_key(tmp_path: Path, voxels: np.ndarray) -> 
         return found
 
     assert key(voxels) == key(voxels)
+    lazy = [as_opened(voxels, tmp_path)["image"].isel(x=[1, 2]) for _ in range(2)]
+    first, second = (
+        ps.to_precomputed(array, tmp_path / "lazy", mode="w", compute=False) for array in lazy
+    )
+    assert first.key == second.key  # type: ignore[union-attr]
     others = {key(voxels), key(voxels + 1), key(voxels, compress="gzip")}
     others |= {key(voxels, voxel_offset=(1, 0, 0)), key(voxels, chunk_size=(8, 8, 8))}
     assert len(others) == 5

@@ -114,7 +114,10 @@ def plan_target(source: WriteSource, wish: LayerWish, place: Place) -> Target:
 
 def _plan_new(source: WriteSource, wish: LayerWish, place: Place) -> Target:
     if place.scale is not None:
-        raise ValueError("scale= selects a scale of an existing layer; a new one is named by key=")
+        raise ValueError(
+            "scale= selects a scale of an existing layer: mode='r+' writes into it. "
+            "A new scale is named by key="
+        )
     info = new_info(source, wish)
     storage = place.storage
     replaces = None
@@ -138,7 +141,8 @@ def _plan_new(source: WriteSource, wish: LayerWish, place: Place) -> Target:
 def _warn(info: VolumeInfo, url: str) -> None:
     if info.warnings:
         text = "; ".join(map(str, info.warnings))
-        warnings.warn(f"{url}: {text}", CompatibilityWarning, stacklevel=2)
+        # For the line that called to_precomputed.
+        warnings.warn(f"{url}: {text}", CompatibilityWarning, stacklevel=5)
 
 
 def _plan_existing(source: WriteSource, wish: LayerWish, place: Place, layer: Layer) -> Target:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -371,6 +373,17 @@ def test_guessing_never_asks_the_network_and_never_fails(
     no += [tmp_path / "skeletons", tmp_path / "text", tmp_path / "deep", "odd://\0"]
     assert [guess(address) for address in yes] == [True] * len(yes)
     assert [guess(address) for address in no] == [False] * len(no)
+
+
+def test_the_engine_loads_no_dask_zarr_or_codec() -> None:
+    code = (
+        "import sys, xarray; before = set(sys.modules); import precomputed_store.xarray_backend;"
+        "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert set(shown.stdout.split()) == {"precomputed_store"}
 
 
 # --- metadata
