@@ -19,7 +19,6 @@ from zarr.abc.codec import (
     ArrayBytesCodecPartialDecodeMixin,
     ArrayBytesCodecPartialEncodeMixin,
 )
-from zarr.abc.store import SupportsGetSync
 from zarr.core.config import config
 
 from precomputed_store import isolation
@@ -34,7 +33,7 @@ from precomputed_store.errors import (
 )
 from precomputed_store.grid import XYZ, ChunkGrid
 from precomputed_store.metadata.encoding import codec_problems
-from precomputed_store.zarr_metadata import CODEC_NAME
+from precomputed_store.zarr_metadata import CODEC_NAME, codec_configuration
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteGetter, ByteSetter
@@ -44,8 +43,9 @@ if TYPE_CHECKING:
 __all__ = ["PrecomputedCodec"]
 
 T = TypeVar("T")
-S = TypeVar("S")
 
+# Of stores; zarr has had them, and uses them, since 3.1.6.
+_BLOCKING = ("get_sync", "set_sync", "delete_sync")
 _GRID_MEMBERS = ("size", "chunk_size", "voxel_offset")
 
 
@@ -105,12 +105,7 @@ class PrecomputedCodec(
 
     def to_dict(self) -> dict[str, Any]:
         """The codec's entry in ``zarr.json``."""
-        configuration = {
-            "encoding": self.codec.name,
-            **{name: list(getattr(self.grid, name)) for name in _GRID_MEMBERS},
-            **self.codec.to_parameters(),
-        }
-        return {"name": CODEC_NAME, "configuration": configuration}
+        return {"name": CODEC_NAME, "configuration": codec_configuration(self.codec, self.grid)}
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
         """Check that an array is one whose chunks this codec can hold.
@@ -330,7 +325,9 @@ def _cell(place: Any) -> XYZ | None:
 def _has_blocking_methods(place: Any) -> bool:
     """Whether a store does better in threads than with coroutines: local disks, memory."""
     store = getattr(place, "store", None)
-    return isinstance(store, SupportsGetSync) and getattr(store, "_supports_sync_io", True)
+    if not hasattr(place, "get_sync") or not all(hasattr(store, name) for name in _BLOCKING):
+        return False
+    return bool(getattr(store, "_supports_sync_io", True))
 
 
 def _trimmed(selection: Any, shape: CZYX) -> Any:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from precomputed_store.codecs import Codec
 from precomputed_store.grid import XYZ, ChunkGrid
 from precomputed_store.metadata import Scale, VolumeInfo
 
@@ -127,17 +128,17 @@ def chunk_key(index: int, cell: XYZ) -> str:
     return f"{index}/c/0/{z}/{y}/{x}"
 
 
-def codec_configuration(scale: Scale) -> dict[str, Any]:
-    """The configuration of the zarr codec for one scale.
+def codec_configuration(codec: Codec, grid: ChunkGrid) -> dict[str, Any]:
+    """The configuration of the zarr codec.
 
     All names are those of a scale in `info`, all triples are x, y, z.
     """
     return {
-        "encoding": scale.encoding,
-        "size": list(scale.size),
-        "chunk_size": list(scale.chunk_size),
-        "voxel_offset": list(scale.voxel_offset),
-        **scale.codec.to_parameters(),
+        "encoding": codec.name,
+        "size": list(grid.size),
+        "chunk_size": list(grid.chunk_size),
+        "voxel_offset": list(grid.voxel_offset),
+        **codec.to_parameters(),
     }
 
 
@@ -146,7 +147,7 @@ def array_document(info: VolumeInfo, scale: Scale, *, decoded: bool) -> dict[str
     if decoded:
         codec: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
     else:
-        codec = {"name": CODEC_NAME, "configuration": codec_configuration(scale)}
+        codec = {"name": CODEC_NAME, "configuration": codec_configuration(scale.codec, scale.grid)}
     fill_value = info.dtype.type(0).item()
     return {
         "shape": [info.num_channels, *reversed(scale.size)],

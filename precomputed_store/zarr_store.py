@@ -199,6 +199,14 @@ class PrecomputedStore(Store):
     def supports_writes(self) -> bool:
         return not self._address.decoded
 
+    # Abstract in zarr 3.1.0 and 3.1.1, unused since.
+    @property
+    def supports_partial_writes(self) -> Literal[False]:
+        return False
+
+    async def set_partial_values(self, key_start_values: Any) -> None:
+        raise NotImplementedError("chunks are written as wholes")
+
     @property
     def supports_deletes(self) -> bool:
         return not self._address.decoded

@@ -12,6 +12,7 @@ import math
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from typing import Any, TypeVar
 
 import numpy as np
@@ -67,9 +68,9 @@ class TreeAddress:
 
 def freeze_selector(selector: ScaleSelector | None) -> int | str | tuple[float, ...] | None:
     """A scale selector that can be compared and hashed."""
-    if selector is None or isinstance(selector, int | str):
+    if selector is None or isinstance(selector, str):
         return selector
-    return tuple(selector)
+    return int(selector) if isinstance(selector, Integral) else tuple(selector)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from packaging.version import Version
 
 import precomputed_store as ps
 
@@ -78,6 +79,8 @@ def test_orthogonal_selections_read_what_numpy_reads(
     array: Any, layer: Layer, selection: Any
 ) -> None:
     index, dropped = outer(selection, layer.expected.shape)
+    if dropped and Version(zarr.__version__) < Version("3.1.6"):
+        pytest.skip("zarr drops the axes of integers from partial reads since 3.1.6")
     np.testing.assert_array_equal(
         array.oindex[selection], layer.expected[index].squeeze(axis=dropped)
     )
