@@ -102,7 +102,9 @@ def to_precomputed(
     mode : {"w-", "w", "a", "r+"}
         ``"w-"`` creates a layer, ``"w"`` replaces one with all of its chunks (meshes and the
         like stay), ``"r+"`` writes into one, ``"a"`` does that if there is one and creates
-        it otherwise. With `region`, ``"w-"`` means ``"r+"``.
+        it otherwise. With `region`, ``"w-"`` means ``"r+"``. A lazy array may be written
+        into the layer that it is computed from only if each voxel depends on none but
+        those of its own chunk.
     scale : int, str or (float, float, float), optional
         Which scale of an existing layer. Default: the one that has the array's
         resolution.
