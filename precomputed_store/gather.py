@@ -41,7 +41,7 @@ class Gatherer:
         if loop not in self._waiting:
             self._waiting[loop] = {}
             loop.call_soon(self._start, loop)
-        future = loop.create_future()
+        future: asyncio.Future[Blob | None] = loop.create_future()
         self._waiting[loop].setdefault(cell, []).append(future)
         return await future
 

@@ -12,7 +12,6 @@ import math
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Integral
 from typing import Any, TypeVar
 
 import numpy as np
@@ -68,9 +67,9 @@ class TreeAddress:
 
 def freeze_selector(selector: ScaleSelector | None) -> int | str | tuple[float, ...] | None:
     """A scale selector that can be compared and hashed."""
-    if selector is None or isinstance(selector, str):
+    if selector is None or isinstance(selector, int | str):
         return selector
-    return int(selector) if isinstance(selector, Integral) else tuple(selector)
+    return tuple(selector) if isinstance(selector, Iterable) else int(selector)
 
 
 @dataclass(frozen=True, kw_only=True)

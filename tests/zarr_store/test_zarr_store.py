@@ -93,7 +93,7 @@ def test_stores_are_equal_if_they_show_the_same(tmp_path: Path) -> None:
 
 
 def test_a_scale_may_be_given_in_any_form(tmp_path: Path) -> None:
-    pairs: list[tuple[Any, Any]] = [((8, 8, 8), [8, 8, 8]), (1, np.int64(1))]
+    pairs: list[tuple[Any, Any]] = [((8, 8, 8), np.array([8, 8, 8])), (1, np.int64(1))]
     for selectors in pairs:
         one, two = (ps.PrecomputedStore(tmp_path, scale=scale) for scale in selectors)
         assert one == two
