@@ -2,9 +2,9 @@
 
 Malformed bytes crash the library whatever its header says, so it runs in a worker.
 
-A stream carries neither its length nor a checksum, and the library reads on past the end
-of a truncated one. So it is given the bytes twice, followed by the smallest and by the
-largest continuation: what it decodes is certain exactly if both agree.
+A stream carries neither its length nor a checksum, and from a damaged one the library decodes
+numbers all the same, or what its memory held. But equal numbers have equal streams: so what
+was decoded is encoded again, and is certain exactly if that gives the same bytes.
 
 Specification: https://github.com/LLNL/fpzip; CloudVolume's ``chunks.py`` for the axes.
 """
@@ -91,18 +91,19 @@ def decode_fields(
     FormatError
         The stream is of another shape or data type, damaged or truncated.
     """
-    _check_header(data, encoding, shape=shape, dtype=dtype)
+    precision = _check_header(data, encoding, shape=shape, dtype=dtype).precision
     library = require("fpzip", extra=None, purpose=f"the encoding {encoding}")
-    room = max_fields_bytes(shape, dtype)
+    stream, room = bytes(data), max_fields_bytes(shape, dtype)
     with library_errors(encoding):
-        low, high = (
-            library.decompress(bytes(data) + filler * room, order="C")
-            for filler in (b"\x00", b"\xff")
-        )
-    unsigned = np.dtype(f"u{dtype.itemsize}")
-    if not np.array_equal(low.view(unsigned), high.view(unsigned)):
-        raise FormatError(f"{encoding} chunk is truncated: it has {len(data)} bytes")
-    return conform(low, shape=shape, dtype=dtype)  # type: ignore[arg-type]
+        fields = library.decompress(stream + bytes(room), order="C")
+        if len(stream) <= _capacity(fields):
+            is_sound = library.compress(fields, precision=precision, order="C") == stream
+        else:
+            other = library.decompress(stream + b"\xff" * room, order="C")
+            is_sound = other.tobytes() == fields.tobytes()
+    if not is_sound:
+        raise FormatError(f"{encoding} chunk of {len(data)} bytes is damaged or truncated")
+    return conform(fields, shape=shape, dtype=dtype)  # type: ignore[arg-type]
 
 
 def encode_fields(array: ChunkArray, encoding: str, *, precision: int) -> bytes:
@@ -121,8 +122,7 @@ def encode_fields(array: ChunkArray, encoding: str, *, precision: int) -> bytes:
         )
     library = require("fpzip", extra=None, purpose=f"the encoding {encoding}")
     numbers = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
-    capacity = numbers.nbytes + _SPARE_NUMBERS * numbers.itemsize
-    if estimated_bytes(numbers, precision) > 0.99 * capacity:
+    if estimated_bytes(numbers, precision) > 0.99 * _capacity(numbers):
         raise FormatError(
             f"{encoding} would enlarge this chunk, which its library cannot do: "
             "use raw with compression, or zfpc"
@@ -130,6 +130,11 @@ def encode_fields(array: ChunkArray, encoding: str, *, precision: int) -> bytes:
     with library_errors(encoding):
         encoded: bytes = library.compress(numbers, precision=precision, order="C")
     return encoded
+
+
+def _capacity(fields: ChunkArray) -> int:
+    """How long a stream the library can write, without checking it."""
+    return fields.nbytes + _SPARE_NUMBERS * fields.itemsize
 
 
 def estimated_bytes(fields: ChunkArray, precision: int) -> float:
@@ -178,12 +183,13 @@ class _Header(NamedTuple):
     magic: bytes
     version: int
     item_bytes: int
+    precision: int
     shape: tuple[int, int, int, int]
 
 
 def _check_header(
     data: Buffer, encoding: str, *, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> None:
+) -> _Header:
     if len(data) < _HEADER_BYTES:
         raise FormatError(f"{encoding} chunk is {len(data)} bytes; its header has 28")
     header = _read_header(data)
@@ -197,6 +203,7 @@ def _check_header(
             f"{encoding} chunk holds {header.shape} numbers (field, z, y, x) of "
             f"{header.item_bytes} bytes; expected {shape} of {dtype.itemsize}"
         )
+    return header
 
 
 def _read_header(data: Buffer) -> _Header:
@@ -205,9 +212,9 @@ def _read_header(data: Buffer) -> _Header:
     version = reader.read(16)
     reader.read(8)  # how the library was compiled; it refuses what it cannot read
     item_bytes = 8 if reader.read(1) else 4
-    reader.read(7)  # precision
+    precision = reader.read(7)
     x, y, z, field = (reader.read(16) | reader.read(16) << 16 for _ in range(4))
-    return _Header(magic, version, item_bytes, (field, z, y, x))
+    return _Header(magic, version, item_bytes, precision, (field, z, y, x))
 
 
 class _RangeReader:
