@@ -25,6 +25,8 @@ __all__ = ["Compresso"]
 
 _HEADER: Final = struct.Struct("<4s2B3H3BQIQB")
 _MAX_SIZE: Final = 0xFFFF
+_ESCAPE: Final = 6
+"""A location of this value stands before a label; greater ones are a label plus 7."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +61,7 @@ class Compresso(Codec):
         labels = np.require(array[0], array.dtype.newbyteorder("="), ["C", "W"]).T
         with library_errors(self.name):
             encoded: bytes = library.compress(labels)
-        return encoded
+        return _wide_labels_in_full(encoded) if array.dtype.itemsize == 8 else encoded
 
     def max_encoded_bytes(self, *, shape: CZYX, dtype: np.dtype[Any]) -> int:
         voxels = math.prod(shape)
@@ -182,3 +184,36 @@ def _check_index(index: npt.NDArray[np.unsignedinteger], header: _Header) -> Non
             f"compresso index of z slices counts {labels} ids and {locations} locations; "
             f"the header has {header.num_ids} and {header.num_locations}"
         )
+
+
+def _wide_labels_in_full(encoded: bytes) -> bytes:
+    """The same chunk with an escape before every label that takes more than 32 bits.
+
+    The library escapes only those that overflow 64 bits. But Neuroglancer holds a location
+    in 32, and cuts the label in it; one behind an escape it takes whole. So does everybody.
+    """
+    header = _read_header(encoded)
+    values_start = _HEADER.size + header.label_bytes * header.num_ids
+    locations_start = values_start + header.window_bytes * header.num_values
+    windows_start = locations_start + header.label_bytes * header.num_locations
+    locations = _integers(encoded, locations_start, windows_start, header.label_bytes)
+    wide = locations > 0xFFFFFFFF
+    wide[1:] &= locations[:-1] != _ESCAPE  # what the library has escaped is never an escape
+    if not wide.any():
+        return encoded
+    (where,) = wide.nonzero()
+    full = np.insert(locations - 7 * wide.astype("<u8"), where, _ESCAPE)
+    index_start = len(encoded) - header.index_bytes * header.sz
+    differences = _integers(encoded, index_start, len(encoded), header.index_bytes)
+    slice_starts = differences.cumsum(dtype="<u8")
+    slice_starts += np.searchsorted(where, slice_starts).astype("<u8")
+    differences = np.diff(slice_starts, prepend=np.zeros(1, "<u8")).astype(differences.dtype)
+    return b"".join(
+        [
+            _HEADER.pack(*header._replace(num_locations=full.size)),
+            encoded[_HEADER.size : locations_start],
+            full.tobytes(),
+            encoded[windows_start:index_start],
+            differences.tobytes(),
+        ]
+    )

@@ -88,6 +88,22 @@ def test_every_form_that_the_library_writes_is_read(shape, options):
         np.testing.assert_array_equal(decode(data, array), array)
 
 
+@pytest.mark.parametrize("first", [0, 2**32 - 20, 2**40 - 9, 2**63, 2**64 - 30])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_labels_that_neuroglancer_would_cut_to_32_bits_stand_behind_an_escape(shape, first):
+    array = np.random.default_rng(1).integers(0, 30, shape, "uint64") + np.uint64(first)
+    array.flat[::5] = 3
+    encoded = Compresso().encode(array)
+    fields = header(encoded)
+    start = HEADER.size + 8 * fields["num_ids"] + 2 * fields["num_values"]
+    locations = np.frombuffer(encoded, "<u8", fields["num_locations"], start)
+    assert (locations[np.flatnonzero(locations > 0xFFFFFFFF) - 1] == 6).all()
+    np.testing.assert_array_equal(decode(encoded, array), array)
+    for z in range(shape[1]):  # by the index of slices
+        part = compresso.decompress(encoded, z=(z, z + 1))
+        np.testing.assert_array_equal(part[..., 0].T, array[0, z])
+
+
 def test_empty_windows_beyond_the_longest_run_are_read():
     array = np.full((1, 4, 600, 800), 9, "uint32")
     array[0, 2, 300, 400] = 8
