@@ -56,8 +56,6 @@ _ENVIRONMENT: Final = {
     # Giving memory back to the system after each chunk costs a page fault per 4 KiB.
     "MALLOC_MMAP_THRESHOLD_": str(16 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
-    # Fresh memory is always the same, so that the same bytes give the same result or error.
-    "MALLOC_PERTURB_": "85",
 }
 
 

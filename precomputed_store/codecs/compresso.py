@@ -25,6 +25,9 @@ __all__ = ["Compresso"]
 
 _HEADER: Final = struct.Struct("<4s2B3H3BQIQB")
 _MAX_SIZE: Final = 0xFFFF
+_FIRST_LABEL: Final = 7
+"""A location is a direction below this, or a label plus this."""
+_RARE_LABEL: Final = 0x9E3779B1
 _ESCAPE: Final = 6
 """A location of this value stands before a label; greater ones are a label plus 7."""
 
@@ -45,9 +48,8 @@ class Compresso(Codec):
         header = _read_header(data)
         _check_header(header, shape=shape, dtype=dtype)
         _check_sections(data, header)
-        library = require("compresso", extra=None, purpose="decoding compresso")
         with library_errors(self.name):
-            labels: ChunkArray = library.decompress(bytes(data))
+            labels = _decompress(bytes(data), header)
         return conform(labels.T[np.newaxis], shape=shape, dtype=dtype)
 
     def encode(self, array: ChunkArray) -> bytes:
@@ -184,6 +186,71 @@ def _check_index(index: npt.NDArray[np.unsignedinteger], header: _Header) -> Non
             f"compresso index of z slices counts {labels} ids and {locations} locations; "
             f"the header has {header.num_ids} and {header.num_locations}"
         )
+
+
+def _decompress(data: bytes, header: _Header) -> ChunkArray:
+    """Decode, and make sure that there are as many ids and locations as the windows need.
+
+    The library does not: it takes labels from the memory behind. So a label that does not
+    occur is put there, to be found in the result; or where all occur, one and then another.
+    """
+    library = require("compresso", extra=None, purpose="decoding compresso")
+    label = _unused_label(data, header)
+    if label is None:
+        labels: ChunkArray = library.decompress(_followed_by(100, data, header))
+        is_whole = np.array_equal(labels, library.decompress(_followed_by(200, data, header)))
+    else:
+        labels = library.decompress(_followed_by(label, data, header))
+        is_whole = not ((labels == label).any() or (labels == label - _FIRST_LABEL).any())
+    if not is_whole:
+        raise FormatError("compresso windows need more ids or locations than there are")
+    return labels
+
+
+def _unused_label(data: bytes, header: _Header) -> int | None:
+    """A label that no id or location is, or means; the same for what it means as a location."""
+    (ids_start, ids_stop), (start, stop) = _label_sections(header)
+    ids = _integers(data, ids_start, ids_stop, header.label_bytes)
+    labels = np.concatenate([ids, _integers(data, start, stop, header.label_bytes)])
+    if header.label_bytes > 2:
+        for label in range(_RARE_LABEL, _RARE_LABEL + (1 << 20), 32):
+            near = (label - _FIRST_LABEL, label, label + _FIRST_LABEL)
+            if not any((labels == other).any() for other in near):
+                return label
+        return None
+    used = np.zeros((1 << 8 * header.label_bytes) + _FIRST_LABEL, bool)
+    used[labels] = used[0] = True
+    (free,) = (
+        ~(used[: -2 * _FIRST_LABEL] | used[_FIRST_LABEL:-_FIRST_LABEL] | used[2 * _FIRST_LABEL :])
+    ).nonzero()
+    return int(free[0]) + _FIRST_LABEL if free.size else None
+
+
+def _followed_by(label: int, data: bytes, header: _Header) -> bytes:
+    """The same chunk with a label behind the ids and behind the locations.
+
+    A location can be an escape with the label behind it, so there it is needed twice.
+    """
+    (_, ids_stop), (_, stop) = _label_sections(header)
+    encoded = label.to_bytes(header.label_bytes, "little")
+    longer = header._replace(num_ids=header.num_ids + 1, num_locations=header.num_locations + 2)
+    return b"".join(
+        [
+            _HEADER.pack(*longer),
+            data[_HEADER.size : ids_stop],
+            encoded,
+            data[ids_stop:stop],
+            encoded * 2,
+            data[stop:],
+        ]
+    )
+
+
+def _label_sections(header: _Header) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Where the ids and the locations begin and end."""
+    ids_stop = _HEADER.size + header.label_bytes * header.num_ids
+    start = ids_stop + header.window_bytes * header.num_values
+    return (_HEADER.size, ids_stop), (start, start + header.label_bytes * header.num_locations)
 
 
 def _wide_labels_in_full(encoded: bytes) -> bytes:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-import os
 import struct
 import sys
 from collections.abc import Iterator
@@ -176,7 +175,7 @@ def _fresh_memory_filled(filler: int, num_bytes: int) -> Iterator[bool]:
     try:
         yield num_bytes > _LARGEST_CACHED_BYTES
     finally:
-        library.mallopt(_M_PERTURB, int(os.environ.get("MALLOC_PERTURB_", "0")))
+        library.mallopt(_M_PERTURB, 0)
 
 
 @functools.cache

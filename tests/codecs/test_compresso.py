@@ -215,3 +215,39 @@ def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "compresso", None)
     with pytest.raises(UnsupportedError, match="pip install 'compresso'"):
         decode(FROZEN[0][1], FROZEN[0][2])
+
+
+def without_last(section, data):
+    """The stream without its last id or location, and with everything else to match."""
+    fields = header(data)
+    width, num_slices = fields["label_bytes"], fields["sz"]
+    ids_stop = HEADER.size + width * fields["num_ids"]
+    window_bytes = compresso.raw_values(data).itemsize
+    stop = ids_stop + window_bytes * fields["num_values"] + width * fields["num_locations"]
+    if section == "locations":
+        shorter = with_header(data, num_locations=fields["num_locations"] - 1)
+        return shorter[: stop - width] + data[stop:]
+    index_bytes = compresso.zindex_byte_width(fields["sx"], fields["sy"])
+    index_start = len(data) - 2 * num_slices * index_bytes
+    counts = np.frombuffer(data, f"<u{index_bytes}", num_slices, index_start).copy()
+    counts[-1] -= 1
+    shorter = with_header(data, num_ids=fields["num_ids"] - 1)
+    return b"".join(
+        [
+            shorter[: ids_stop - width],
+            data[ids_stop:index_start],
+            counts.tobytes(),
+            data[index_start + counts.nbytes :],
+        ]
+    )
+
+
+@pytest.mark.parametrize("section", ["ids", "locations"])
+@pytest.mark.parametrize("num_labels", [20, 256])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_labels_are_never_taken_from_beyond_the_chunk(dtype, num_labels, section):
+    array = noise((1, 6, 24, 24), num_labels, dtype)
+    data = Compresso().encode(array)
+    np.testing.assert_array_equal(decode(data, array), array)
+    with pytest.raises(FormatError, match="need more ids or locations than there are"):
+        decode(without_last(section, data), array)
