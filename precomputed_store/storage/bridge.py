@@ -58,7 +58,11 @@ def _cut_off(loop: asyncio.AbstractEventLoop) -> None:
     if not isinstance(selector, selectors.BaseSelector) or selector.get_map() is None:
         return
     descriptors = {key.fd for key in selector.get_map().values()}
-    descriptors |= set(getattr(loop, "_transports", ()))
+    # Transports of closed sockets linger there, under numbers that others have by now.
+    for descriptor, transport in list(getattr(loop, "_transports", {}).items()):
+        socket = transport.get_extra_info("socket")
+        if socket is not None and socket.fileno() == descriptor:
+            descriptors.add(descriptor)
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in descriptors:
         os.dup2(nothing, descriptor, inheritable=False)
