@@ -32,6 +32,7 @@ from precomputed_store.errors import FormatError, UnsupportedError
 HERE = Path(__file__).parent
 SHAPE = (1, 2, 3, 4)
 UINT64 = np.dtype(np.uint64)
+NUM_MUTATIONS = int(os.environ.get("PRECOMPUTED_TEST_MUTATIONS", "300"))
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and forks")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits of memory")
@@ -51,7 +52,7 @@ def field(size: int, dtype: str) -> np.ndarray:
 
 
 CHUNKS: dict[str, tuple[Codec, np.ndarray]] = {
-    "compresso": (Compresso(), segments(16, "uint64")),
+    "compresso": (Compresso(), segments(16, "uint8")),
     "crackle": (Crackle(), segments(16, "uint32")),
     "fpzip": (Fpzip(), field(8, "float32")),
 }
@@ -126,7 +127,7 @@ def test_mutated_chunks_give_an_error_or_an_array_and_harm_no_other(encoding: st
         assert chunk.dtype == array.dtype
         return chunk.tobytes()
 
-    mutated = list(mutations(encoded, 300))
+    mutated = list(mutations(encoded, NUM_MUTATIONS))
     outcomes = []
     for number, data in enumerate(mutated):
         outcomes.append(outcome(data))
@@ -135,6 +136,8 @@ def test_mutated_chunks_give_an_error_or_an_array_and_harm_no_other(encoding: st
     again = [outcome(data) for data in reversed(mutated)]
     assert again[::-1] == outcomes
     assert FormatError in outcomes
+    if encoding == "crackle":  # its checksums find whatever changes a label
+        assert set(outcomes) <= {FormatError, array.tobytes()}
 
 
 @pytest.mark.parametrize("encoding", CHUNKS)
@@ -192,14 +195,12 @@ def test_a_decoder_that_waits_for_ever_is_a_format_error(
     platform: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hostile(b"")
-    monkeypatch.setattr(isolation, "TIME_LIMIT_SECONDS", 0.3)
     start = time.monotonic()
-    with pytest.raises(
-        FormatError, match=r"hostile: decoder process hung: no result after 0\.3 s"
-    ):
-        hostile(b"sleep")
+    with monkeypatch.context() as patch:
+        patch.setattr(isolation, "TIME_LIMIT_SECONDS", 0.3)
+        with pytest.raises(FormatError, match=r"process hung: no result after 0\.3 s"):
+            hostile(b"sleep")
     assert time.monotonic() - start < 5
-    monkeypatch.undo()
     assert hostile(b"")
 
 
@@ -245,9 +246,11 @@ def test_the_damage_that_a_chunk_does_is_not_charged_to_the_next(platform: Any) 
 
 @posix
 def test_a_death_between_two_chunks_is_noticed_and_forgotten(platform: Any) -> None:
-    dead = hostile(b"die_later")
-    time.sleep(0.3)
-    assert hostile(b"") != dead
+    doomed = hostile(b"die_later")
+    deadline = time.monotonic() + 10
+    while hostile(b"") == doomed:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     with pytest.raises(FormatError, match="not today"):
         hostile(b"refuse")
 
