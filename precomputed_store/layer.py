@@ -11,7 +11,7 @@ from precomputed_store.engine import ChunkedArray, Missing
 from precomputed_store.errors import MetadataError, VolumeNotFoundError
 from precomputed_store.metadata import Scale, VolumeInfo, redirect_target
 from precomputed_store.storage import Storage, open_storage
-from precomputed_store.url import split_url
+from precomputed_store.url import follow, same_server
 
 __all__ = ["Layer", "ScaleSelector", "create", "open_layer"]
 
@@ -99,9 +99,9 @@ def open_layer(
     """
     if missing not in ("fill", "raise"):
         raise ValueError(f"missing is {missing!r}; expected 'fill' or 'raise'")
-    storage = open_storage(
-        url, storage_options=storage_options, missing_statuses=frozenset(missing_statuses)
-    )
+    if isinstance(max_redirects, bool) or not isinstance(max_redirects, int) or max_redirects < 0:
+        raise ValueError(f"max_redirects is {max_redirects!r}; expected an integer from 0 on")
+    storage = open_storage(url, storage_options=storage_options, missing_statuses=missing_statuses)
     visited = [storage.url]
     while True:
         document = _read_info(storage)
@@ -127,7 +127,7 @@ def _read_info(storage: Storage) -> bytes:
 def _follow(storage: Storage, target: str, visited: list[str], max_redirects: int) -> Storage:
     """The storage that a `redirect` member points at.
 
-    Specification: the real client takes an absolute address only.
+    Options, which may hold logins, go along to the same server only.
     """
     where = f"{storage.url}/info"
     if len(visited) > max_redirects:
@@ -136,8 +136,9 @@ def _follow(storage: Storage, target: str, visited: list[str], max_redirects: in
             "(max_redirects)",
             source=where,
         )
-    following = open_storage(target, missing_statuses=storage.missing_statuses)
-    if split_url(following.url).scheme == split_url(storage.url).scheme:
+    url = follow(storage.url, target)
+    following = open_storage(url, missing_statuses=storage.missing_statuses)
+    if same_server(storage.url, url):
         following = replace(following, storage_options=storage.storage_options)
     if following.url in visited:
         raise MetadataError(
@@ -201,7 +202,8 @@ def create(
     storage = open_storage(url, storage_options=storage_options)
     if not overwrite and storage.exists("info"):
         raise FileExistsError(
-            f"{storage.url}: there is a layer already; open it with mode='r+' to write into it"
+            f"{storage.url}: there is a layer already; mode='r+' opens it for writing, and "
+            "overwrite=True replaces its info"
         )
     storage.put("info", info.to_bytes(), content_type="application/json", cache_control="no-cache")
     return Layer(storage=storage, info=info)

@@ -15,7 +15,17 @@ from urllib.parse import quote
 
 from precomputed_store.errors import MetadataError
 
-__all__ = ["Address", "contains", "default_root", "join", "local_path", "parse_url", "split_url"]
+__all__ = [
+    "Address",
+    "contains",
+    "default_root",
+    "follow",
+    "join",
+    "local_path",
+    "parse_url",
+    "same_server",
+    "split_url",
+]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+)://")
 _PREFIX = re.compile(r"(?:neuroglancer[-_])?precomputed(?:://|::)", re.IGNORECASE)
@@ -24,6 +34,8 @@ _ALIASES = {"mem": "memory", "gcs": "gs", "s3a": "s3", "local": "file"}
 _CACHES = frozenset({"simplecache", "filecache", "blockcache", "cached"})
 # Every path of these begins at the file system's own root: no bucket in front.
 _WITHOUT_BUCKET = frozenset({"memory", "zip", "tar", "libarchive", "reference", "dir"})
+# What only this computer, or this process, can see.
+_OWN = frozenset({"file", "memory"})
 # What RFC 3986 allows in a path without percent-encoding.
 _HTTP_SAFE = "/-._~!$&'()*+,;=:@"
 
@@ -207,6 +219,59 @@ def _segments(address: Address) -> list[str]:
     if address.scheme in ("http", "https"):
         path = path.partition("?")[0]
     return path.split("/") if path else []
+
+
+def follow(url: str, target: str) -> str:
+    """The URL that the `redirect` member of the layer at `url` means.
+
+    The real client takes absolute addresses. A layer on a network is believed about the
+    network only: it cannot send its reader to files of the reader's own computer.
+
+    Raises
+    ------
+    MetadataError
+        `target` is relative, of an unknown protocol, a chain, or local where `url` is not.
+
+    Examples
+    --------
+    >>> follow("gs://bucket/old", "precomputed://gs://bucket/new")
+    'gs://bucket/new'
+    """
+    bare = _SUFFIX.sub("", _PREFIX.sub("", target.strip(), count=1))
+    first, chained, _ = bare.partition("::")
+    at_home = split_url(url).scheme in _OWN
+    is_full = _SCHEME.match(bare) or (chained and _known(first))
+    if not (is_full or (at_home and os.path.isabs(bare))):
+        raise _not_followed(url, target, "expected the full address of another layer")
+    try:
+        found = parse_url(target)
+    except ValueError as error:
+        raise _not_followed(url, target, str(error)) from error
+    if not at_home and ("::" in found or split_url(found).scheme in _OWN):
+        raise _not_followed(
+            url, target, "a layer on a network may redirect to another one on a network only"
+        )
+    return found
+
+
+def _not_followed(url: str, target: str, reason: str) -> MetadataError:
+    return MetadataError(f"redirects to {target!r}: {reason}", source=f"{url}/info")
+
+
+def same_server(a: str, b: str) -> bool:
+    """Whether what opens the one URL may be shown to whoever serves the other.
+
+    The same origin for web servers; the same protocol elsewhere, where requests are signed
+    and always go to the same service.
+    """
+    first, second = split_url(a), split_url(b)
+    if first.scheme in ("http", "https"):
+        return contains(default_root(a), b)
+    return (first.before, first.scheme, first.after) == (
+        second.before,
+        second.scheme,
+        second.after,
+    )
 
 
 def join(url: str, relative: str, *, root: str | None = None) -> str:

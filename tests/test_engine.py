@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,6 +142,23 @@ def test_redirects_are_followed_within_bounds(folder: Path, tmp_path: Path) -> N
     (second / "info").write_text(f'{{"redirect": "file://{first}"}}')
     with pytest.raises(ps.MetadataError, match="in a circle"):
         ps.open_volume(first)
+
+
+@pytest.mark.parametrize("wrong", [-1, True, "3", None])
+def test_the_number_of_redirects_is_checked(folder: Path, wrong: Any) -> None:
+    with pytest.raises(ValueError, match="max_redirects is"):
+        ps.open_volume(folder, max_redirects=wrong)
+
+
+def test_a_scale_that_cannot_be_used_names_those_that_can(tmp_path: Path) -> None:
+    info = make_info(size=(8, 8, 8))
+    info["scales"].insert(0, {**info["scales"][0], "key": "first", "encoding": "wavelet"})
+    layer = tmp_path / "layer"
+    layer.mkdir()
+    (layer / "info").write_text(json.dumps(info))
+    message = r"^scale 0 cannot be used, only 1 \('8_8_8'\): scales\[0\]\.encoding"
+    with pytest.raises(ps.MetadataError, match=message):
+        ps.open_volume(layer)
 
 
 def test_create_refuses_to_replace_a_layer(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,30 @@ def test_statuses_that_mean_missing_are_named_by_the_caller(
     np.testing.assert_array_equal(array[...].T, expected)
     with pytest.raises(ps.MissingChunkError, match="not stored"):
         ps.open_volume(url, missing="raise", **options)[...]
+
+
+def test_a_redirect_takes_logins_to_the_same_server_only(web_server: WebServer) -> None:
+    login = {"headers": {"Authorization": "secret"}}
+    there = json.dumps(make_info(size=SIZE)).encode()
+    with WebServer() as other:
+        assert isinstance(other, WebServer)
+        for server in (web_server, other):
+            server.add("/there/info", there)
+            redirect = json.dumps({"redirect": f"{server.url}/there"}).encode()
+            web_server.add(f"/to-{server.port}/info", redirect)
+        ps.open_volume(f"{web_server.url}/to-{web_server.port}", storage_options=login)
+        assert web_server.requests[-1].headers["authorization"] == "secret"
+        ps.open_volume(f"{web_server.url}/to-{other.port}", storage_options=login)
+        assert "authorization" not in other.requests[-1].headers
+
+
+def test_a_redirect_does_not_lead_from_a_server_to_local_files(
+    web_server: WebServer, tmp_path: Path
+) -> None:
+    tensorstore_write(tmp_path / "layer", make_info(size=SIZE), DATA)
+    web_server.add("/layer/info", json.dumps({"redirect": f"file://{tmp_path}/layer"}).encode())
+    with pytest.raises(ps.MetadataError, match="on a network only"):
+        ps.open_volume(f"{web_server.url}/layer")
 
 
 def test_a_login_page_is_not_a_chunk(web_server: WebServer, tmp_path: Path) -> None:

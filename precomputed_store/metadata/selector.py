@@ -31,7 +31,10 @@ def find_scale(scales: Sequence[Scale | DamagedScale], selector: ScaleSelector) 
         index = _by_index(scales, selector)
     scale = scales[index]
     if isinstance(scale, DamagedScale):
-        raise MetadataError(scale.problems)
+        usable = [f"{i} ({s.key!r})" for i, s in enumerate(scales) if isinstance(s, Scale)]
+        raise MetadataError(
+            scale.problems, source=f"scale {index} cannot be used, only {', '.join(usable)}"
+        )
     return index
 
 

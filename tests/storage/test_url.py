@@ -11,7 +11,16 @@ from hypothesis import given, strategies as st
 
 from precomputed_store import url as url_module
 from precomputed_store.errors import MetadataError
-from precomputed_store.url import contains, default_root, join, local_path, parse_url, split_url
+from precomputed_store.url import (
+    contains,
+    default_root,
+    follow,
+    join,
+    local_path,
+    parse_url,
+    same_server,
+    split_url,
+)
 
 
 @pytest.mark.parametrize(
@@ -196,3 +205,66 @@ def test_no_key_leaves_the_root(pieces: list[str]) -> None:
         return
     assert contains(default_root(url), joined)
     assert not {"..", ".", ""} & set(split_url(joined).path.split("/"))
+
+
+class TestRedirects:
+    @pytest.mark.parametrize(
+        ("url", "target", "expected"),
+        [
+            ("https://a.org/old", "precomputed://gs://bucket/new", "gs://bucket/new"),
+            ("gs://bucket/old", "https://a.org/new/info", "https://a.org/new"),
+            ("simplecache::gs://b/old", "gs://b/new|neuroglancer-precomputed:", "gs://b/new"),
+            ("file:///data/old", "https://a.org/new", "https://a.org/new"),
+            ("file:///data/old", "file:///data/new", "file:///data/new"),
+            ("memory://old", "memory://new", "memory://new"),
+            ("file:///data/old", "simplecache::gs://b/new", "simplecache::gs://b/new"),
+        ],
+    )
+    def test_they_are_followed_to_a_full_address(
+        self, url: str, target: str, expected: str
+    ) -> None:
+        assert follow(url, target) == expected
+
+    @pytest.mark.parametrize("target", ["../new", "new", "~/new", "", "precomputed://new"])
+    @pytest.mark.parametrize("url", ["https://a.org/old", "file:///data/old"])
+    def test_relative_ones_are_refused(self, url: str, target: str) -> None:
+        with pytest.raises(MetadataError, match=r"^\S+old/info: redirects to .*full address"):
+            follow(url, target)
+
+    @pytest.mark.parametrize(
+        "target",
+        [
+            "file:///home/someone/private",
+            "precomputed://file:///home/someone/private",
+            "local:///home/someone/private",
+            "memory://private",
+            "zip://layer::file:///home/someone/private.zip",
+            "simplecache::file:///home/someone/private",
+        ],
+    )
+    @pytest.mark.parametrize("url", ["https://a.org/old", "gs://b/old", "simplecache::s3://b/old"])
+    def test_a_network_does_not_send_its_reader_to_local_files(
+        self, url: str, target: str
+    ) -> None:
+        with pytest.raises(MetadataError, match="on a network only"):
+            follow(url, target)
+
+    def test_unknown_protocols_are_the_fault_of_the_layer(self) -> None:
+        with pytest.raises(MetadataError, match="unknown protocol 'nope'"):
+            follow("https://a.org/old", "nope://b/new")
+
+    @pytest.mark.parametrize(
+        ("a", "b", "expected"),
+        [
+            ("https://a.org/x", "https://a.org/y", True),
+            ("https://a.org/x", "https://b.org/x", False),
+            ("https://a.org/x", "https://a.org.evil.org/x", False),
+            ("https://a.org/x", "https://a.org:8080/x", False),
+            ("https://a.org/x", "http://a.org/x", False),
+            ("s3://a/x", "s3://b/x", True),
+            ("s3://a/x", "gs://a/x", False),
+            ("simplecache::s3://a/x", "s3://a/x", False),
+        ],
+    )
+    def test_who_serves_both_is_known(self, a: str, b: str, expected: bool) -> None:
+        assert same_server(a, b) is expected
