@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -110,6 +110,8 @@ def _per_axis(chunks: Chunks, door: ArrayDoor) -> Any:
         return tuple(entries[axis] for axis in range(door.ndim))
     if isinstance(chunks, int | str) or chunks is None:
         return (door.shape[0], chunks, chunks, chunks)
+    if not isinstance(chunks, Sequence):
+        raise TypeError(f"chunks is {chunks!r}; expected 'auto', a number, or one for each axis")
     if len(chunks) != door.ndim:
         raise ValueError(
             f"chunks has {len(chunks)} entries; expected {door.ndim}, one for each of {DIMS}"

@@ -19,7 +19,7 @@ from fsspec.utils import stringify_path  # type: ignore[import-untyped]
 from precomputed_store.engine import Missing
 from precomputed_store.errors import StorageError, UnsupportedError, VolumeNotFoundError
 from precomputed_store.layer import ScaleSelector
-from precomputed_store.storage.base import FrozenOptions
+from precomputed_store.storage.base import FrozenOptions, freeze_statuses
 from precomputed_store.url import parse_url
 from precomputed_store.zarr_tree import TreeAddress, ZarrTree, freeze_selector
 
@@ -102,7 +102,7 @@ class PrecomputedFileSystem(AsyncFileSystem):  # type: ignore[misc]
             decoded=decoded,
             scale=freeze_selector(scale),
             missing=missing,
-            missing_statuses=frozenset(missing_statuses),
+            missing_statuses=freeze_statuses(missing_statuses),
             max_redirects=max_redirects,
         )
         self._opened: ZarrTree | None = None
@@ -272,6 +272,8 @@ def _target(
     Of a chain, it hands over the first protocol and path, and the others nested in its
     options.
     """
+    if protocol == PrecomputedFileSystem.protocol:
+        protocol, path, options = _without_repetition(path, dict(options))
     if not path:
         raise ValueError(
             "no layer: write its address behind 'precomputed::', as in "
@@ -295,6 +297,19 @@ def _target(
     first = parts[0].partition("://")[0]
     flat = by_protocol.pop(first, {})
     return "::".join(parts), {**by_protocol, **flat}
+
+
+def _without_repetition(
+    path: str, options: dict[str, Any]
+) -> tuple[str | None, str, dict[str, Any]]:
+    """Protocol, path and options behind a second ``precomputed``.
+
+    People write ``precomputed::`` in front of addresses that begin with ``precomputed://``.
+    """
+    if path and "target_protocol" in options:  # precomputed://simplecache::gs://…
+        return path, options["fo"], options
+    protocol, path = options.pop("target_protocol", None), options.pop("fo", path)
+    return protocol, path, options.pop("target_options", {}) if protocol else options
 
 
 def _by_protocol(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from precomputed_store.concurrency import bounded
 from precomputed_store.engine import Missing
 from precomputed_store.errors import UnsupportedError
 from precomputed_store.layer import Layer, ScaleSelector
-from precomputed_store.storage.base import FrozenOptions
+from precomputed_store.storage.base import FrozenOptions, freeze_statuses
 from precomputed_store.url import parse_url
 from precomputed_store.writer import Compress, WriteOptions
 from precomputed_store.zarr_codec import PrecomputedCodec
@@ -118,7 +118,7 @@ class PrecomputedStore(Store):
             decoded=mode == "decoded",
             scale=freeze_selector(scale),
             missing=missing,
-            missing_statuses=frozenset(missing_statuses),
+            missing_statuses=freeze_statuses(missing_statuses),
             max_redirects=max_redirects,
             write_options=WriteOptions(compress=compress, compress_level=compress_level),
         )

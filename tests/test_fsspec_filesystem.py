@@ -257,6 +257,24 @@ class TestOptions:
         found = self.address("precomputed://s3://bucket/em", s3={"anon": True})
         assert (found.url, found.storage_options) == ("s3://bucket/em", {"s3": {"anon": True}})
 
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "s3://bucket/em",
+            "file:///data/em",
+            "memory://em",
+            "https://host/em",
+            "simplecache::s3://bucket/em",
+        ],
+    )
+    @pytest.mark.parametrize("again", ["precomputed://", "precomputed::"])
+    def test_our_name_may_be_said_twice(self, url: str, again: str) -> None:
+        found = self.address(f"precomputed::{again}{url}")
+        assert (found.url, found.storage_options) == (url, {})
+
+    def test_a_local_path_may_follow_the_prefix(self) -> None:
+        assert self.address("precomputed::precomputed:///data/em").url == "file:///data/em"
+
     def test_our_own_are_understood(self) -> None:
         found = self.address(
             "precomputed::https://host/em", scale=(8, 8, 8), missing="raise", max_redirects=0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -21,6 +21,7 @@ __all__ = [
     "Place",
     "Put",
     "ThreadedBackend",
+    "freeze_statuses",
     "refusal",
 ]
 
@@ -93,6 +94,25 @@ class Put:
     content_type: str
     content_encoding: str | None = None
     cache_control: str | None = None
+
+
+def freeze_statuses(statuses: Iterable[int]) -> frozenset[int]:
+    """The HTTP statuses that mean "no such object", checked.
+
+    Raises
+    ------
+    TypeError, ValueError
+        They are something else than refusals: a failing server never means "missing".
+    """
+    if not isinstance(statuses, Iterable) or isinstance(statuses, str):
+        raise TypeError(f"missing_statuses is {statuses!r}; expected several, such as (404, 403)")
+    found = frozenset(statuses)
+    for status in found:
+        if not isinstance(status, int) or not 400 <= status < 500:
+            raise ValueError(
+                f"missing_statuses has {status!r}; expected HTTP statuses from 400 to 499"
+            )
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +197,8 @@ class FrozenOptions(Mapping[str, Any]):
     __slots__ = ("_hash", "_key", "_options")
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+        if options is not None and not isinstance(options, Mapping):
+            raise TypeError(f"storage_options is a {type(options).__name__}; expected a mapping")
         self._options = {str(name): _copy(value) for name, value in (options or {}).items()}
         self._key = _frozen(self._options)
         self._hash = hash(self._key)

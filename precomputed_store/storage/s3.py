@@ -259,10 +259,11 @@ class S3Backend(AsyncBackend):
             reason = f"{status} {code}"
             return TransientError(reason, status=status, wait_s=retry_after(headers))
         message = str(detail.get("Message", "")).strip().rstrip(".")
+        named = code not in ("", str(status))  # answers to HEAD have no body to name it
         return refusal(
             url,
             status=status,
-            reason=f"{code} ({message})",
+            reason=f"{code} ({message})" if named else message,
             anonymous=None if self._fs.anon else "{'anon': True}",
         )
 

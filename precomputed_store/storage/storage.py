@@ -27,6 +27,7 @@ from precomputed_store.storage.base import (
     Place,
     Put,
     ThreadedBackend,
+    freeze_statuses,
 )
 from precomputed_store.storage.bridge import generation, run_async, run_sync
 from precomputed_store.storage.retry import DEFAULT_RETRY, RetryPolicy
@@ -87,9 +88,7 @@ class Storage:
             raise ValueError(f"url {self.url!r}: expected an fsspec URL; see open_storage")
         if not isinstance(self.storage_options, FrozenOptions):
             object.__setattr__(self, "storage_options", FrozenOptions(self.storage_options))
-        if isinstance(self.missing_statuses, int):
-            raise TypeError("missing_statuses: expected several, such as (404, 403)")
-        object.__setattr__(self, "missing_statuses", frozenset(self.missing_statuses))
+        object.__setattr__(self, "missing_statuses", freeze_statuses(self.missing_statuses))
 
     def child(self, relative: str) -> Storage:
         """The storage of a folder named relative to this one, within the same root.

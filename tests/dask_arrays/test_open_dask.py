@@ -86,6 +86,11 @@ def test_wrong_chunks_say_what_is_wrong(layer: Path, chunks: Any, message: str) 
         ps.open_dask(layer, chunks=chunks)
 
 
+def test_chunks_of_a_wrong_type_are_refused(layer: Path) -> None:
+    with pytest.raises(TypeError, match=r"chunks is 1\.5; expected 'auto'"):
+        ps.open_dask(layer, chunks=1.5)  # type: ignore[arg-type]
+
+
 def test_a_wrong_scale_lists_those_that_there_are(layer: Path) -> None:
     with pytest.raises(ValueError, match="8_8_8"):
         ps.open_dask(layer, scale="4_4_4")

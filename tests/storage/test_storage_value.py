@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,6 +107,17 @@ def test_a_storage_itself_takes_urls_only() -> None:
 def test_the_wrong_type_of_statuses_is_refused() -> None:
     with pytest.raises(TypeError, match=r"such as \(404, 403\)"):
         open_storage("memory://x", missing_statuses=403)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [("403",), (500,), (200,), (404, None)])
+def test_statuses_of_failing_servers_never_mean_missing(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="from 400 to 499"):
+        open_storage("memory://x", missing_statuses=wrong)
+
+
+def test_options_are_a_mapping() -> None:
+    with pytest.raises(TypeError, match="storage_options is a str"):
+        open_storage("memory://x", storage_options="anon")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("byte_range", [(5, 5), (-1, 5), (6, 5)])
