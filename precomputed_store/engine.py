@@ -7,7 +7,6 @@ Axes are ``(channel, z, y, x)``, counted from the volume's first voxel.
 from __future__ import annotations
 
 import asyncio
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +25,7 @@ from precomputed_store.errors import (
     MissingChunkError,
     MissingDataWarning,
     VolumeNotFoundError,
+    warn_caller,
 )
 from precomputed_store.grid import XYZ, ChunkGrid
 from precomputed_store.metadata import Scale
@@ -309,12 +309,11 @@ def warn_if_all_missing(array: ChunkedArray, cell: XYZ, count: int) -> None:
             "but its info file has gone"
         )
     _warned.add(seen)
-    warnings.warn(
+    warn_caller(
         f"{array.storage.url}: none of the {count} chunks of this read is stored, so all of it "
         f"is the fill value; looked for {array.source.key(cell)!r} and its like. "
         'If that is wrong, check the address, or use missing="raise"',
         MissingDataWarning,
-        stacklevel=2,
     )
 
 

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ __all__ = [
     "UnsupportedError",
     "VolumeNotFoundError",
     "list_problems",
+    "warn_caller",
 ]
 
 
@@ -158,3 +161,16 @@ class CompatibilityWarning(PrecomputedWarning):
 
 class MissingDataWarning(PrecomputedWarning):
     """Every chunk of a read was missing: the address may be wrong."""
+
+
+# Whose lines tell a user nothing about where a warning comes from.
+_INNER = frozenset({"precomputed_store", "xarray", "dask", "zarr", "fsspec"})
+
+
+def warn_caller(message: str, category: type[Warning]) -> None:
+    """Warn of the line that called us, through whatever libraries lie between."""
+    level, frame = 3, sys._getframe(1).f_back
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _INNER:
+        level, frame = level + 1, frame.f_back
+    # On a thread of a pool there may be nobody but the pool.
+    warnings.warn(message, category, stacklevel=level)

@@ -9,14 +9,13 @@ gives the coordinates of the next scale.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from precomputed_store.errors import PrecomputedWarning
+from precomputed_store.errors import PrecomputedWarning, warn_caller
 from precomputed_store.metadata import Scale
 
 if TYPE_CHECKING:
@@ -95,11 +94,10 @@ def _centres(offset: int, size: int, resolution: float, *, name: str) -> Any:
         if start >= -(2**63) and stop < 2**63:
             return _range_index(start, int(resolution), size)
     if size > _MOST_FLOATS:
-        warnings.warn(
+        warn_caller(
             f"no coordinate along {name}: its {size} fractional numbers take "
             f'{8 * size / 2**30:.0f} GiB; use coords="voxel"',
             PrecomputedWarning,
-            stacklevel=2,
         )
         return None
     # From the absolute index, so that layers with different offsets agree to the last bit.

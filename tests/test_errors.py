@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from precomputed_store.errors import (
     StorageError,
     UnsupportedError,
     VolumeNotFoundError,
+    warn_caller,
 )
 from precomputed_store.grid import Box
 
@@ -130,3 +132,13 @@ def test_a_chunk_error_carries_key_and_box() -> None:
 
 def test_a_missing_chunk_error_is_not_quoted_like_other_key_errors() -> None:
     assert str(MissingChunkError("chunk 0-64 is not stored")) == "chunk 0-64 is not stored"
+
+
+def test_a_warning_is_about_the_line_of_the_caller() -> None:
+    inner: dict[str, Any] = {"__name__": "precomputed_store.inner", "warn_caller": warn_caller}
+    exec("def act(): warn_caller('careful', UserWarning)", inner)
+    outer: dict[str, Any] = {"__name__": "xarray.backends", "act": inner["act"]}
+    exec("def open_dataset(): act()", outer)
+    with pytest.warns(UserWarning, match="careful") as caught:
+        outer["open_dataset"]()
+    assert caught[0].filename == __file__

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from precomputed_store.errors import CompatibilityWarning, Problem, list_problems
+from precomputed_store.errors import CompatibilityWarning, Problem, list_problems, warn_caller
 from precomputed_store.metadata.compatibility import (
     DATA_TYPES,
     OTHER_DATA_TYPES,
@@ -179,8 +178,7 @@ class VolumeInfo:
         info = cls(**fields)
         object.__setattr__(info, "warnings", (*report.notes, *info.warnings))
         if info.warnings:
-            text = list_problems(info.warnings, source=source)
-            warnings.warn(text, CompatibilityWarning, stacklevel=2)
+            warn_caller(list_problems(info.warnings, source=source), CompatibilityWarning)
         return info
 
     def to_json(self) -> dict[str, Any]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from precomputed_store.engine import ChunkedArray
-from precomputed_store.errors import CompatibilityWarning, VolumeNotFoundError
+from precomputed_store.errors import CompatibilityWarning, VolumeNotFoundError, warn_caller
 from precomputed_store.grid import Box
 from precomputed_store.layer import Layer, ScaleSelector, create, open_layer
 from precomputed_store.metadata import VolumeInfo
@@ -141,8 +140,7 @@ def _plan_new(source: WriteSource, wish: LayerWish, place: Place) -> Target:
 def _warn(info: VolumeInfo, url: str) -> None:
     if info.warnings:
         text = "; ".join(map(str, info.warnings))
-        # For the line that called to_precomputed.
-        warnings.warn(f"{url}: {text}", CompatibilityWarning, stacklevel=5)
+        warn_caller(f"{url}: {text}", CompatibilityWarning)
 
 
 def _plan_existing(source: WriteSource, wish: LayerWish, place: Place, layer: Layer) -> Target:
