@@ -295,7 +295,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], type[Exception], str
         GOOD, ValueError, "compute_chunk_sizes",
     ),
     "complex": (lambda: xyz("complex64"), GOOD | {"layer_type": "image"}, ValueError, "complex64"),
-    "strings": (lambda: xyz("U3"), GOOD | {"layer_type": "image"}, ValueError, "data_type"),
+    "strings": (lambda: xyz("U3"), GOOD, ValueError, "cannot be stored"),
     "no resolution": (xyz, {"dims": "xyz"}, ValueError, "along x, y, z: pass resolution="),
     "no resolution in z": (
         lambda: labelled(x=np.arange(20) * 8 + 4, y=np.arange(20) * 8 + 4), {}, ValueError,
@@ -346,7 +346,29 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], type[Exception], str
         GOOD | {"dims": "cxyz", "encoding": "png", "layer_type": "image"}, ValueError,
         "allow_misread=True",
     ),
-    "chunk size": (xyz, GOOD | {"chunk_size": (0, 8, 8)}, ValueError, "chunk_sizes"),
+    "chunk size": (
+        xyz, GOOD | {"chunk_size": (0, 8, 8)}, ValueError, r"^chunk_size\[0\]: expected an int",
+    ),
+    "fractional offset": (
+        xyz, GOOD | {"voxel_offset": (0.5, 0, 0)}, ValueError, r"^voxel_offset\[0\]",
+    ),
+    "boolean offset": (
+        xyz, GOOD | {"voxel_offset": (True, 0, 0)}, ValueError, "three numbers",
+    ),
+    "encoding that is no name": (xyz, GOOD | {"encoding": 3}, TypeError, "such as 'jpeg'"),
+    "options that are no mapping": (
+        xyz, GOOD | {"encoding": "jpeg", "encoding_options": 90}, TypeError, "jpeg_quality",
+    ),
+    "storage options that are no mapping": (
+        xyz, GOOD | {"storage_options": "anon"}, TypeError, "expected a mapping",
+    ),
+    "empty key": (xyz, GOOD | {"key": ""}, ValueError, "name of a folder"),
+    "key of the info file": (xyz, GOOD | {"key": "info/a"}, ValueError, "other than 'info'"),
+    "key that is no name": (xyz, GOOD | {"key": 8}, TypeError, "such as '8_8_8'"),
+    "segments that have become floats": (
+        lambda: xr.DataArray(xyz("float64"), dims=("x", "y", "z"), name="segmentation"),
+        {"resolution": (8, 8, 8)}, ValueError, r"where\(\) a 0",
+    ),
     "chunk size of two": (xyz, GOOD | {"chunk_size": (8, 8)}, ValueError, "three numbers"),
     "mode": (xyz, GOOD | {"mode": "x"}, ValueError, "'w-', 'w', 'a' or 'r\\+'"),
     "compress": (xyz, GOOD | {"compress": "lz4"}, ValueError, "'gzip', 'br', 'zstd'"),

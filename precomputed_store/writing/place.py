@@ -199,7 +199,9 @@ def triple(value: Any, name: str) -> Any:
     """
     numbers = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
     numbers = [number.item() if isinstance(number, np.generic) else number for number in numbers]
-    if len(numbers) != 3 or not all(isinstance(n, int | float) for n in numbers):
+    if len(numbers) != 3 or not all(
+        isinstance(n, int | float) and not isinstance(n, bool) for n in numbers
+    ):
         raise ValueError(f"{name} is {value!r}; expected three numbers (x, y, z)")
     return tuple(int(n) if float(n).is_integer() else n for n in numbers)
 

@@ -10,8 +10,15 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from precomputed_store.codecs import ENCODINGS, Codec, codec_class
+from precomputed_store.errors import MetadataError
 from precomputed_store.grid import XYZ
-from precomputed_store.metadata import Scale, ScaleSelector, VolumeInfo
+from precomputed_store.metadata import (
+    DATA_TYPES,
+    OTHER_DATA_TYPES,
+    Scale,
+    ScaleSelector,
+    VolumeInfo,
+)
 from precomputed_store.writing.place import (
     Resolution,
     UnknownResolutionError,
@@ -65,10 +72,26 @@ class LayerWish:
             raise ValueError(
                 f"layer_type is {self.layer_type!r}; expected 'image' or 'segmentation'"
             )
+        if not isinstance(self.encoding, str | None):
+            raise TypeError(f"encoding is {self.encoding!r}; expected a name such as 'jpeg'")
+        if not isinstance(self.encoding_options, Mapping | None):
+            raise TypeError(
+                f"encoding_options is {self.encoding_options!r}; expected a mapping such as "
+                "{'jpeg_quality': 90}"
+            )
+        if self.key is not None:
+            _check_key(self.key)
         for name in ("resolution", "voxel_offset", "chunk_size"):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, triple(value, name))
+
+
+def _check_key(key: object) -> None:
+    if not isinstance(key, str):
+        raise TypeError(f"key is {key!r}; expected the name of a folder such as '8_8_8'")
+    if key.strip("/").partition("/")[0] in ("", "info"):
+        raise ValueError(f"key is {key!r}; expected the name of a folder other than 'info'")
 
 
 def new_info(source: WriteSource, wish: LayerWish) -> VolumeInfo:
@@ -87,20 +110,27 @@ def new_info(source: WriteSource, wish: LayerWish) -> VolumeInfo:
     if chunk_size is None:
         x, y, z = (min(a, b) for a, b in zip(_DEFAULT_CHUNK_SIZE, size, strict=True))
         chunk_size = (x, y, z)
-    scale = Scale(
-        key=wish.key or scale_key(resolution),
-        size=size,
-        resolution=resolution,
-        voxel_offset=wish.voxel_offset or find_position(source, resolution, default=0),
-        chunk_sizes=(triple(chunk_size, "chunk_size"),),
-        codec=codec,
-    )
-    return VolumeInfo(
-        layer_type=layer_type,
-        data_type=source.dtype.name,
-        num_channels=source.shape[0],
-        scales=(scale,),
-    )
+    offset = wish.voxel_offset or find_position(source, resolution, default=0)
+    try:
+        scale = Scale(
+            key=scale_key(resolution) if wish.key is None else wish.key,
+            size=size,
+            resolution=resolution,
+            voxel_offset=offset,
+            chunk_sizes=(triple(chunk_size, "chunk_size"),),
+            codec=codec,
+        )
+        return VolumeInfo(
+            layer_type=layer_type,
+            data_type=source.dtype.name,
+            num_channels=source.shape[0],
+            scales=(scale,),
+        )
+    except MetadataError as error:
+        # The caller's mistake, in the words of the arguments.
+        problems = "; ".join(map(str, error.problems))
+        text = problems.replace("scales[0].", "").replace("chunk_sizes[0]", "chunk_size")
+        raise ValueError(text) from None
 
 
 def scale_key(resolution: Resolution) -> str:
@@ -170,7 +200,17 @@ def check_matches(source: WriteSource, wish: LayerWish, info: VolumeInfo, scale:
 
 
 def _layer_type(source: WriteSource, wish: LayerWish) -> LayerType:
+    if source.dtype.name not in (*DATA_TYPES, *OTHER_DATA_TYPES):
+        raise ValueError(
+            f"an array of {source.dtype} cannot be stored; data types are {', '.join(DATA_TYPES)}"
+        )
     for said in (wish.layer_type, source.layer_type, source.name):
+        if said == "segmentation" and source.dtype.kind == "f" and wish.layer_type is None:
+            raise ValueError(
+                f"the segmentation has become {source.dtype}, which cannot hold every segment id "
+                "(where() without a second argument does that): give where() a 0, convert it with "
+                "astype(), or pass layer_type="
+            )
         if said == "image" or said == "segmentation":
             return said
     usual = _USUAL_TYPES.get(source.dtype.name)
