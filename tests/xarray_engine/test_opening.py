@@ -220,6 +220,16 @@ def test_a_petavoxel_volume_in_chunks_has_a_small_graph(tmp_path: Path) -> None:
     assert len(pickle.dumps(dataset)) < 100_000
 
 
+@pytest.mark.filterwarnings("ignore::precomputed_store.MissingDataWarning")
+def test_a_corner_of_a_petavoxel_volume_is_computed_at_once(tmp_path: Path) -> None:
+    folder = write_info(tmp_path / "large", petavoxels((8, 8, 40)))
+    lazy = xr.open_dataset(folder, engine="precomputed", chunks={}, inline_array=True)
+    assert not lazy["image"][0, :2, :3, :4].values.any()
+    assert not lazy["image"].sel(x=1_000_004, y=slice(0, 80), z=20).values.any()
+    cut = xr.open_dataset(folder, engine="precomputed").isel(x=slice(64), y=slice(64), z=[0, 9])
+    assert not cut.chunk(x=32)["image"].values.any()
+
+
 def test_stored_chunks_are_preferred(layer: Path) -> None:
     dataset = xr.open_dataset(layer, engine="precomputed", chunks={})
     assert dataset["image"].data.chunksize == (2, *reversed(CHUNK_SIZE))
