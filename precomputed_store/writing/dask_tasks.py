@@ -12,8 +12,10 @@ import numpy as np
 
 from precomputed_store.array_door import ArrayDoor
 from precomputed_store.codecs.base import ChunkArray
+from precomputed_store.errors import StorageError
 from precomputed_store.grid import Box
 from precomputed_store.progress import Advance, progress_bar
+from precomputed_store.storage import Storage
 from precomputed_store.volume import Volume
 from precomputed_store.writer import ChunkWriter, as_layer_dtype
 from precomputed_store.writing.blocks import Spans, block_box
@@ -145,12 +147,27 @@ def write_block(
     """Write one block; doing it twice, or on two workers at once, changes nothing."""
     if block_id is None:
         raise TypeError("write_block must be called with block_id")
+    _check_shared(sink.writer.array.storage)
     z, y, x = block_id[1:]
     start = [axis[i] for axis, i in zip(sink.starts, (x, y, z), strict=True)]
     data = as_layer_dtype(block, sink.writer.array.dtype)
     c, nz, ny, nx = data.shape
     sink.writer.write(block_box(sink.region, start, (c, nz, ny, nx)), data)
     return np.ones((1, 1, 1, 1), np.bool_)
+
+
+def _check_shared(storage: Storage) -> None:
+    """Refuse a worker that would write where nobody else looks.
+
+    Raises
+    ------
+    StorageError
+    """
+    if storage.threaded and not storage.exists("info"):
+        raise StorageError(
+            f"{storage.url}: the layer that is to be written into cannot be seen from this worker: "
+            "write to a disk or a bucket that all workers share"
+        )
 
 
 def finish(blocks: Sequence[object], *, result: Result) -> Volume:

@@ -131,3 +131,18 @@ def test_two_processes_compute_on_a_layer_and_write_it_back(
     ps.to_precomputed(coarse, tmp_path / "coarse", layer_type="image", chunk_size=(16, 16, 16))
     blocks = voxels.reshape(35, 2, 25, 2, 20, 2).mean(axis=(1, 3, 5)).round()
     np.testing.assert_array_equal(tensorstore_read(tmp_path / "coarse")[..., 0], blocks)
+
+
+def test_a_worker_that_does_not_see_the_layer_refuses_to_write(
+    client: distributed.Client, voxels: np.ndarray
+) -> None:
+    source = da.from_array(voxels, chunks=(16, 16, 16))
+    with pytest.raises(ps.StorageError, match="share"):
+        ps.to_precomputed(
+            source,
+            "memory://not-of-the-workers",
+            dims="xyz",
+            layer_type="image",
+            resolution=(8, 8, 8),
+            chunk_size=(16, 16, 16),
+        )
