@@ -165,7 +165,7 @@ def _check_shared(storage: Storage) -> None:
     """
     if storage.threaded and not storage.exists("info"):
         raise StorageError(
-            f"{storage.url}: the layer that is to be written into cannot be seen from this worker: "
+            f"{storage.url}: the layer to be written into cannot be seen from this worker: "
             "write to a disk or a bucket that all workers share"
         )
 
