@@ -59,6 +59,9 @@ class WriteOptions:
             raise ValueError(
                 f"compress is {self.compress!r}; expected 'auto', 'gzip', 'br', 'zstd' or False"
             )
+        level = self.compress_level
+        if isinstance(level, bool) or not isinstance(level, int | None):
+            raise TypeError(f"compress_level is {level!r}; expected an integer")
         if self.unaligned not in ("raise", "read-modify-write"):
             raise ValueError(
                 f"unaligned is {self.unaligned!r}; expected 'raise' or 'read-modify-write'"
@@ -248,11 +251,14 @@ def as_layer_dtype(value: Any, dtype: np.dtype[Any]) -> ChunkArray:
     ------
     TypeError
         The conversion could lose something: the caller must say so with ``astype``.
-    OverflowError
+    ValueError
         A Python integer does not fit.
     """
     if isinstance(value, int) or (isinstance(value, float) and dtype.kind == "f"):
-        return np.asarray(value, dtype)
+        try:
+            return np.asarray(value, dtype)
+        except OverflowError:
+            raise ValueError(f"{value} does not fit into {dtype}") from None
     array = np.asarray(value)
     if array.dtype != dtype and not np.can_cast(array.dtype, dtype, "safe"):
         raise TypeError(

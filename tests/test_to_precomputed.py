@@ -375,6 +375,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], type[Exception], str
     "compress level": (
         xyz, GOOD | {"compress": "gzip", "compress_level": 11}, ValueError, "from 0 to 9",
     ),
+    "compress level that is none": (
+        xyz, GOOD | {"compress_level": "9"}, TypeError, "compress_level is '9'",
+    ),
     "unaligned": (xyz, GOOD | {"unaligned": "yes"}, ValueError, "read-modify-write"),
     "region of nothing": (
         xyz, GOOD | {"region": {"x": slice(0, 20)}}, ps.VolumeNotFoundError, "no Precomputed",
