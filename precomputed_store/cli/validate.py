@@ -56,6 +56,10 @@ def command(
     Exit code: 0 if nothing is wrong, 1 if something is. Warnings, chunks that are not
     stored (readers take zeros) and unknown objects are not wrong.
     """
+    if scale is not None and not (chunks or decode or sample):
+        raise click.UsageError(
+            "--scale says whose chunks to check: add --chunks, --decode or --sample N"
+        )
     report = validate(
         url,
         chunks=chunks,

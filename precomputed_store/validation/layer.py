@@ -87,6 +87,9 @@ def validate(
     """
     if sample is not None and sample < 1:
         raise ValueError(f"sample is {sample}; expected 1 or more")
+    with_chunks = chunks or decode or sample is not None
+    if scale is not None and not with_chunks:
+        raise ValueError("scale= says whose chunks to check: pass chunks=, decode= or sample= too")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CompatibilityWarning)
@@ -99,7 +102,7 @@ def validate(
     except MetadataError as error:
         return Report(url=os.fspath(url), problems=error.problems, warnings=())
     reports: list[ScaleReport] = []
-    if chunks or decode or sample is not None:
+    if with_chunks:
         check = _ScaleCheck(
             layer=layer, decode=decode or sample is not None, sample=sample, progress=progress
         )

@@ -47,6 +47,14 @@ def test_chunks_are_counted(layer: Path) -> None:
     assert "3 of 36 chunks read and decoded" in shown.output
 
 
+def test_a_scale_without_a_check_of_chunks_is_refused(layer: Path) -> None:
+    shown = check(layer, "--scale", "8_8_8")
+    assert shown.exit_code == 2
+    assert "add --chunks, --decode or --sample N" in shown.output
+    with pytest.raises(ValueError, match="pass chunks=, decode= or sample= too"):
+        ps.validate(layer, scale=0)
+
+
 def test_problems_of_the_document_exit_with_one_and_are_all_named(tmp_path: Path) -> None:
     info = {**INFO, "num_channels": 0, "type": "picture"}
     (tmp_path / "info").write_text(json.dumps(info))
