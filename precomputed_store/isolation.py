@@ -47,7 +47,7 @@ chunks have a quarter of a second per MiB of voxels in addition, about a hundred
 they need."""
 _SECONDS_PER_MIB: Final = 0.25
 
-# Measured: 4.6 times the chunk for fpzip, 2.6 for compresso of 8 bytes per voxel and 6 for 1.
+# Measured: 3.8 times the chunk for fpzip, 2.6 for compresso of 8 bytes per voxel and 7 for 1.
 _MEMORY_PER_BYTE: Final = 6
 _MEMORY_PER_VOXEL: Final = 8
 _SPARE_MEMORY: Final = 96 << 20
