@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import operator
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -69,7 +70,14 @@ def freeze_selector(selector: ScaleSelector | None) -> int | str | tuple[float, 
     """A scale selector that can be compared and hashed."""
     if selector is None or isinstance(selector, int | str):
         return selector
-    return tuple(selector) if isinstance(selector, Iterable) else int(selector)
+    if isinstance(selector, Iterable):
+        return tuple(selector)
+    try:
+        return operator.index(selector)
+    except TypeError:
+        raise TypeError(
+            f"scale is {selector!r}; expected an index, a key or a resolution (x, y, z) in nm"
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)

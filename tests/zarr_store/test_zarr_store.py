@@ -92,6 +92,12 @@ def test_stores_are_equal_if_they_show_the_same(tmp_path: Path) -> None:
         assert store != ps.PrecomputedStore(tmp_path, **options)
 
 
+@pytest.mark.parametrize("wrong", [1.5, object()])
+def test_a_scale_is_an_index_a_key_or_a_resolution(tmp_path: Path, wrong: Any) -> None:
+    with pytest.raises(TypeError, match="expected an index, a key or a resolution"):
+        ps.PrecomputedStore(tmp_path, scale=wrong)
+
+
 def test_a_scale_may_be_given_in_any_form(tmp_path: Path) -> None:
     pairs: list[tuple[Any, Any]] = [((8, 8, 8), np.array([8, 8, 8])), (1, np.int64(1))]
     for selectors in pairs:
