@@ -23,6 +23,7 @@ from precomputed_store.storage.base import (
     Put,
     ThreadedBackend,
 )
+from precomputed_store.storage.bridge import shared
 from precomputed_store.storage.retry import (
     TRANSIENT_STATUSES,
     TransientError,
@@ -165,14 +166,19 @@ class AsyncGenericBackend(_Generic, AsyncBackend):
         return await retry_async(attempt, policy=self._place.retry, url=self._url(key))
 
 
+def _new_locks() -> list[threading.Lock]:
+    return [threading.Lock() for _ in range(64)]
+
+
 class ThreadedGenericBackend(_Generic, ThreadedBackend):
     # Most of these wait for a network, so there may be more threads than processors.
     concurrency = 16
 
     def __init__(self, place: Place, filesystem: Any) -> None:
         super().__init__(place, filesystem)
-        # A cache fills the file that others already read: one reader per object at a time.
-        self._locks = [threading.Lock() for _ in range(64)]
+        # A cache fills the file that others already read: one reader per object at a time,
+        # whoever reads, as all of them share the cache.
+        self._locks = shared("locks of cached objects", _new_locks)
 
     def get(self, request: Get) -> Blob | None:
         path = self._path(request.key)

@@ -35,6 +35,8 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 # No chunk, shard or metadata name begins with a dot.
 _TEMPORARY = (".precomputed-", ".tmp")
 _MOST_TRUSTED = 100_000
+_LOOKS = 8
+_LATELY_S = 0.1
 
 
 class LocalBackend(ThreadedBackend):
@@ -137,19 +139,19 @@ class LocalBackend(ThreadedBackend):
         fd = self._open(path)
         if fd is not None:
             return fd, path, None
-        # A writer may exchange the plain file for a compressed one between two looks.
-        for _ in range(10):
+        # A writer may exchange the plain file for a compressed one, and back, between looks.
+        for _ in range(_LOOKS):
             for encoding, suffix in SUFFIXES.items():
                 if os.access(path + suffix, os.F_OK):
                     fd = self._open(path + suffix)
                     if fd is not None:
                         return fd, path + suffix, encoding
-            if not os.access(path, os.F_OK):
-                return None
             fd = self._open(path)
             if fd is not None:
                 return fd, path, None
-        raise StorageError(f"{path}: it is being replaced all the time")
+            if not _changed_lately(path.rpartition("/")[0]):
+                return None
+        return None
 
     def _open(self, path: str) -> int | None:
         try:
@@ -257,6 +259,14 @@ def logical_name(folder: str, name: str) -> str | None:
         if os.path.exists(f"{folder}/{stem}{better}"):
             return None
     return stem
+
+
+def _changed_lately(folder: str) -> bool:
+    """Whether what a folder holds may have changed since a moment ago."""
+    try:
+        return time.time() - os.stat(folder).st_mtime < _LATELY_S
+    except OSError:
+        return False
 
 
 def _failed(path: str, error: OSError) -> StorageError:
