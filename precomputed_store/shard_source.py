@@ -20,6 +20,7 @@ from precomputed_store.errors import ChunkError, FormatError
 from precomputed_store.grid import XYZ
 from precomputed_store.metadata import ShardingSpec
 from precomputed_store.sharding import (
+    MAX_MINISHARD_INDEX_BYTES,
     ByteRange,
     MinishardIndex,
     ShardLocation,
@@ -34,7 +35,6 @@ from precomputed_store.storage import Blob, Storage
 __all__ = ["ShardSource", "clear_index_cache"]
 
 INDEX_CACHE_BYTES = 64 << 20
-MAX_MINISHARD_INDEX_BYTES = 1 << 30
 MAX_GAP_BYTES = 64 << 10
 MAX_REQUEST_BYTES = 16 << 20
 
