@@ -234,7 +234,8 @@ class ChunkGrid:
 
         Examples
         --------
-        >>> ChunkGrid(size=(8, 8, 2), voxel_offset=(0, 0, 0), chunk_size=(1, 1, 1)).low_bits_cells(5)
+        >>> grid = ChunkGrid(size=(8, 8, 2), voxel_offset=(0, 0, 0), chunk_size=(1, 1, 1))
+        >>> grid.low_bits_cells(5)
         (4, 4, 2)
         """
         extent = [1, 1, 1]

@@ -117,9 +117,7 @@ def _minishard_index(ids: list[int], starts: list[int], sizes: list[int], *, bas
     return table.tobytes()
 
 
-def in_shard_order(
-    spec: ShardingSpec, chunk_ids: Iterable[int]
-) -> Iterator[tuple[int, int]]:
+def in_shard_order(spec: ShardingSpec, chunk_ids: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Minishard and chunk id of chunks in the order in which a shard holds them."""
     ids = np.fromiter(chunk_ids, np.uint64)
     minishards = locate_many(spec, ids)[1]

@@ -32,7 +32,7 @@ from precomputed_store.sharding import (
 )
 from precomputed_store.storage import Blob, Storage
 
-__all__ = ["ShardSource", "clear_index_cache"]
+__all__ = ["ShardSource", "clear_index_cache", "forget_shard"]
 
 INDEX_CACHE_BYTES = 64 << 20
 MAX_GAP_BYTES = 64 << 10
@@ -69,6 +69,11 @@ class _IndexCache:
         with self._lock:
             self._cache.clear()
 
+    def forget(self, storage: Storage, key: str) -> None:
+        with self._lock:
+            for item in [item for item in self._cache if item[:2] == (storage, key)]:
+                del self._cache[item]
+
 
 _indices = _IndexCache()
 
@@ -76,6 +81,11 @@ _indices = _IndexCache()
 def clear_index_cache() -> None:
     """Forget every cached shard index, for instance after another program rewrote shards."""
     _indices.clear()
+
+
+def forget_shard(storage: Storage, key: str) -> None:
+    """Forget the cached indices of one shard, which has just been written."""
+    _indices.forget(storage, key)
 
 
 @dataclass(frozen=True, kw_only=True)

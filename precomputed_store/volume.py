@@ -20,7 +20,7 @@ from precomputed_store.progress import progress_bar
 from precomputed_store.selection import Bounds, BoxSelection, parse_absolute
 from precomputed_store.volume_summary import as_html, as_text
 from precomputed_store.write_plan import Unaligned
-from precomputed_store.writer import ChunkWriter, Compress, WriteOptions, as_layer_dtype
+from precomputed_store.writer import Compress, WriteOptions, as_layer_dtype, writer_for
 
 __all__ = ["Volume", "open_volume"]
 
@@ -246,7 +246,7 @@ class Volume:
         wanted = self._select(key, "raise")
         region = _region(wanted, self.info.num_channels, self.voxel_offset)
         data = _broadcast(as_layer_dtype(value, self.dtype), wanted.shape)
-        writer = ChunkWriter(array=self.array, options=self.options)
+        writer = writer_for(self.array, self.options)
         writer.check(region)
         shown = self.progress if progress is None else progress
         total = sum(1 for _ in self.scale.grid.cells(region)) if shown else None

@@ -1,8 +1,13 @@
-"""Array → chunks → storage: the engine backwards."""
+"""Array → chunks → storage: the engine backwards.
+
+`writer_for` gives what writes a scale: chunk by chunk here, shard by shard in
+`shard_writer`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -20,7 +25,7 @@ from precomputed_store.progress import Advance
 from precomputed_store.storage import run_sync
 from precomputed_store.write_plan import Unaligned, WriteUnit, check_region, plan_write
 
-__all__ = ["ChunkWriter", "Compress", "WriteOptions", "is_fill"]
+__all__ = ["ChunkWriter", "Compress", "RegionWriter", "WriteOptions", "is_fill", "writer_for"]
 
 Compress: TypeAlias = Literal["auto", "gzip", "br", "zstd"] | Literal[False] | None
 
@@ -69,19 +74,16 @@ class WriteOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChunkWriter:
+class RegionWriter(ABC):
     """Writes regions of one scale. Immutable and picklable, like the array it writes to."""
 
     array: ChunkedArray
     options: WriteOptions = field(default_factory=WriteOptions)
 
     @property
+    @abstractmethod
     def content_encoding(self) -> str | None:
         """The content encoding of stored chunks, ``"auto"`` decided."""
-        if self.options.compress == "auto":
-            worthwhile = self.array.scale.codec.compressible and self.array.storage.has_headers
-            return "gzip" if worthwhile else None
-        return self.options.compress or None
 
     def check(self, region: Box) -> None:
         """Refuse what cannot be written there, before anything is touched."""
@@ -106,7 +108,7 @@ class ChunkWriter:
         ChunkError
             A chunk cannot be encoded, or one to be changed cannot be read.
         StorageError
-            The storage refused or failed. Chunks already written stay.
+            The storage refused or failed. Objects already written stay.
         """
         self.check(region)
         expected = (self.array.num_channels, *reversed(region.shape))
@@ -115,11 +117,19 @@ class ChunkWriter:
                 f"data is {data.dtype} of shape {data.shape}; expected {self.array.dtype} of "
                 f"shape {expected} (channel, z, y, x)"
             )
-        units = list(plan_write(self.array.scale, region))
-        if self.array.storage.threaded:
-            self._write_threaded(units, region, data, advance)
-        else:
-            run_sync(self._write_all(units, region, data, advance))
+        if not region.is_empty:
+            self._write(region, data, advance)
+
+    @abstractmethod
+    def _write(self, region: Box, data: ChunkArray, advance: Advance | None) -> None: ...
+
+    @abstractmethod
+    def store(self, cell: XYZ, data: bytes | None) -> None:
+        """Store what `pack` or `compress` made of a chunk; None removes it. For threads."""
+
+    @abstractmethod
+    async def store_async(self, cell: XYZ, data: bytes | None) -> None:
+        """As `store`, from any event loop."""
 
     def write_chunk(self, cell: XYZ, chunk: ChunkArray) -> None:
         """Replace one whole chunk ``(channel, z, y, x)``, cropped to the volume. For threads."""
@@ -147,15 +157,61 @@ class ChunkWriter:
             return data
         return content.apply(data, self.content_encoding, level=self.options.compress_level)
 
+    def merged(
+        self, cell: XYZ, old: ChunkArray | None, region: Box, data: ChunkArray
+    ) -> ChunkArray:
+        """The chunk to store: the new voxels, over the old ones where it is not covered."""
+        box = self.array.grid.cell_box(cell)
+        covered = box.intersection(region)
+        new = data[_within(covered, region)]
+        if covered == box:
+            return new
+        shape = self.array.chunk_shape_at(cell)
+        chunk = np.zeros(shape, self.array.dtype) if old is None else np.array(old)
+        chunk[_within(covered, box)] = new
+        return chunk
+
+
+def writer_for(array: ChunkedArray, options: WriteOptions) -> RegionWriter:
+    """What writes regions of a scale.
+
+    Raises
+    ------
+    ValueError
+        The options do not fit the scale.
+    """
+    if array.scale.sharding is None:
+        return ChunkWriter(array=array, options=options)
+    from precomputed_store.shard_writer import ShardWriter
+
+    return ShardWriter(array=array, options=options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkWriter(RegionWriter):
+    """Writes chunks that are objects of their own."""
+
+    @property
+    def content_encoding(self) -> str | None:
+        if self.options.compress == "auto":
+            worthwhile = self.array.scale.codec.compressible and self.array.storage.has_headers
+            return "gzip" if worthwhile else None
+        return self.options.compress or None
+
+    def _write(self, region: Box, data: ChunkArray, advance: Advance | None) -> None:
+        units = list(plan_write(self.array.scale, region))
+        if self.array.storage.threaded:
+            self._write_threaded(units, region, data, advance)
+        else:
+            run_sync(self._write_all(units, region, data, advance))
+
     @property
     def _source(self) -> FileSource:
         source = self.array.source
-        if not isinstance(source, FileSource):
-            raise TypeError("only unsharded scales are written chunk by chunk")
+        assert isinstance(source, FileSource)
         return source
 
     def store(self, cell: XYZ, data: bytes | None) -> None:
-        """Store what `pack` or `compress` made of a chunk; None removes it. For threads."""
         key = self._source.write_key(cell)
         if data is None:
             self.array.storage.delete(key)
@@ -169,7 +225,6 @@ class ChunkWriter:
             )
 
     async def store_async(self, cell: XYZ, data: bytes | None) -> None:
-        """As `store`, from any event loop."""
         key = self._source.write_key(cell)
         if data is None:
             await self.array.storage.delete_async(key)
@@ -183,15 +238,8 @@ class ChunkWriter:
             )
 
     def _merged(self, unit: WriteUnit, region: Box, data: ChunkArray) -> ChunkArray:
-        """The chunk to store: the new voxels, over the old ones where it is not covered."""
-        new = data[_within(unit.covered, region)]
-        if unit.is_whole:
-            return new
-        old = self.array.read_chunk(unit.cell)
-        shape = self.array.chunk_shape_at(unit.cell)
-        chunk = np.zeros(shape, self.array.dtype) if old is None else np.array(old)
-        chunk[_within(unit.covered, unit.box)] = new
-        return chunk
+        old = None if unit.is_whole else self.array.read_chunk(unit.cell)
+        return self.merged(unit.cell, old, region, data)
 
     def _write_threaded(
         self,

@@ -27,8 +27,7 @@ from precomputed_store.layer import Layer, ScaleSelector, open_layer
 from precomputed_store.presence import look_into_absence, note_presence, stored_cells
 from precomputed_store.storage import Blob
 from precomputed_store.storage.base import FrozenOptions
-from precomputed_store.write_plan import unit_grid
-from precomputed_store.writer import ChunkWriter, WriteOptions
+from precomputed_store.writer import RegionWriter, WriteOptions, writer_for
 from precomputed_store.zarr_metadata import ChunkKey, ZarrHierarchy, chunk_key
 
 __all__ = ["TreeAddress", "ZarrTree"]
@@ -232,7 +231,6 @@ class ZarrTree:
                 "its info. Only voxels can be written through zarr; attributes, new arrays and "
                 "groups cannot. A new layer is made by precomputed_store.create or to_precomputed"
             )
-        unit_grid(self._arrays[chunk.scale_index].scale)
         return chunk
 
     def put(self, key: str, data: Buffer) -> None:
@@ -277,8 +275,8 @@ class ZarrTree:
     def _holds_document(self, key: str, data: Buffer) -> bool:
         return key in self.hierarchy.documents and self.hierarchy.holds_document(key, bytes(data))
 
-    def _writer(self, chunk: ChunkKey) -> ChunkWriter:
-        return ChunkWriter(array=self._arrays[chunk.scale_index], options=self.write_options)
+    def _writer(self, chunk: ChunkKey) -> RegionWriter:
+        return writer_for(self._arrays[chunk.scale_index], self.write_options)
 
     async def keys(self, prefix: str = "") -> AsyncIterator[str]:
         """Every key that begins with `prefix`, metadata first, as it is found.

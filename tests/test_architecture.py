@@ -20,6 +20,8 @@ FORMAT = {
     "grid",
     "plan",
     "selection",
+    "shard_assembly",
+    "shard_shape",
     "sharding",
     "codecs",
     "metadata",
@@ -29,7 +31,15 @@ FORMAT = {
 }
 STORAGE = {"storage", "concurrency", "progress", "isolation"}
 ISOLATED = {"_decoder_process", "_decoder_worker", "_shared_memory"}
-ENGINE = {"chunk_source", "shard_source", "engine", "writer", "layer", "validation"}
+ENGINE = {
+    "chunk_source",
+    "engine",
+    "layer",
+    "shard_source",
+    "shard_writer",
+    "validation",
+    "writer",
+}
 
 
 def rank(module: str) -> int:

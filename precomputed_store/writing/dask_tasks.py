@@ -17,7 +17,7 @@ from precomputed_store.grid import Box
 from precomputed_store.progress import Advance, progress_bar
 from precomputed_store.storage import Storage
 from precomputed_store.volume import Volume
-from precomputed_store.writer import ChunkWriter, as_layer_dtype
+from precomputed_store.writer import RegionWriter, as_layer_dtype
 from precomputed_store.writing.blocks import Spans, block_box
 
 if TYPE_CHECKING:
@@ -33,14 +33,14 @@ class BlockSink:
 
     Attributes
     ----------
-    writer : ChunkWriter
+    writer : RegionWriter
     region : Box
         Voxels that the whole array replaces.
     starts : tuple of three tuples of int
         Where the blocks begin in the array, along x, y, z.
     """
 
-    writer: ChunkWriter
+    writer: RegionWriter
     region: Box
     starts: Spans
 
@@ -110,7 +110,7 @@ class Result:
 
 
 def plan_dask_write(
-    array: Array, writer: ChunkWriter, *, region: Box, volume: Volume
+    array: Array, writer: RegionWriter, *, region: Box, volume: Volume
 ) -> DaskWrite:
     """Tasks that write a dask array, one for each of its blocks. Nothing is written yet.
 
@@ -119,7 +119,7 @@ def plan_dask_write(
     array : dask.array.Array
         ``(channel, z, y, x)`` of the region's shape; its blocks are unions of whole
         objects (see `blocks.merged_spans`).
-    writer : ChunkWriter
+    writer : RegionWriter
     region : Box
     volume : Volume
         What a finished write gives back.

@@ -11,7 +11,7 @@ import numpy as np
 from precomputed_store.codecs import content
 from precomputed_store.progress import progress_bar
 from precomputed_store.write_plan import unit_spans
-from precomputed_store.writer import ChunkWriter, WriteOptions, as_layer_dtype
+from precomputed_store.writer import RegionWriter, WriteOptions, as_layer_dtype, writer_for
 from precomputed_store.writing.blocks import (
     LARGEST_BLOCK_BYTES,
     Spans,
@@ -41,8 +41,8 @@ class LayerWrite:
     options: WriteOptions
 
     @property
-    def writer(self) -> ChunkWriter:
-        return ChunkWriter(array=self.target.array, options=self.options)
+    def writer(self) -> RegionWriter:
+        return writer_for(self.target.array, self.options)
 
     def check(self, *, allow_misread: bool) -> None:
         """Refuse what would fail later, or be misread elsewhere; touches nothing.
