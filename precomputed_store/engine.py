@@ -95,7 +95,9 @@ class ChunkedArray:
         fields = ("storage", "scale", "data_type", "num_channels", "missing")
         return {name: getattr(self, name) for name in fields}
 
-    def read(self, selection: Selection, *, advance: Advance | None = None) -> ChunkArray:
+    def read(
+        self, selection: Selection, *, advance: Advance | None = None, warn: bool = True
+    ) -> ChunkArray:
         """Read an outer product of indices.
 
         Parameters
@@ -104,6 +106,8 @@ class ChunkedArray:
             Along channel, z, y and x; within `shape`.
         advance : callable, optional
             Told of each chunk done.
+        warn : bool
+            Whether it is worth a warning if none of the chunks is stored.
 
         Returns
         -------
@@ -118,7 +122,7 @@ class ChunkedArray:
             The storage refused or failed.
         """
         out, parts = self._prepare(selection)
-        self._run(parts, out, advance)
+        self._run(parts, out, advance, warn=warn)
         return out
 
     async def read_async(self, selection: Selection) -> ChunkArray:
@@ -196,12 +200,20 @@ class ChunkedArray:
         out = np.empty(len(points[0]), self.dtype)
         return out, list(plan_points(points, self.scale.chunk_size))
 
-    def _run(self, parts: Sequence[ChunkPart], out: ChunkArray, advance: Advance | None) -> None:
+    def _run(
+        self,
+        parts: Sequence[ChunkPart],
+        out: ChunkArray,
+        advance: Advance | None,
+        *,
+        warn: bool = True,
+    ) -> None:
         if not self.storage.threaded:
             found = run_sync(self._fetch_all(parts, out, advance))
         else:
             found = self._read_threaded(parts, out, advance)
-        self._check_found(parts, found)
+        if warn:
+            self._check_found(parts, found)
 
     async def _run_async(self, parts: Sequence[ChunkPart], out: ChunkArray) -> None:
         if self.storage.threaded:

@@ -153,6 +153,20 @@ class ChunkGrid:
                 for x in xs:
                     yield x, y, z
 
+    def cell_array(self, box: Box | None = None) -> npt.NDArray[np.int64]:
+        """`cells` as an array ``(n, 3)``."""
+        box = self.bounds if box is None else box.intersection(self.bounds)
+        if box.is_empty:
+            return np.empty((0, 3), np.int64)
+        x, y, z = (
+            np.arange((a - o) // c, -(-(b - o) // c))
+            for a, b, o, c in zip(
+                box.start, box.stop, self.voxel_offset, self.chunk_size, strict=True
+            )
+        )
+        mesh = np.meshgrid(z, y, x, indexing="ij")
+        return np.stack([axis.ravel() for axis in reversed(mesh)], axis=1)
+
     def is_aligned(self, box: Box) -> bool:
         """Whether `box` is a union of whole chunks (cropped ones count as whole)."""
         return self.bounds.contains(box) and self.rounded_out(box) == box

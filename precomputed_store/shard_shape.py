@@ -9,8 +9,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from precomputed_store.codecs.base import Codec
 from precomputed_store.grid import XYZ, ChunkGrid
 from precomputed_store.metadata import ShardingSpec
@@ -130,10 +128,3 @@ def shard_cells(grid: ChunkGrid, spec: ShardingSpec) -> XYZ | None:
     if spec.hash != "identity" or in_shard + spec.shard_bits < grid.num_chunk_id_bits:
         return None
     return grid.low_bits_cells(in_shard)
-
-
-def all_cells(grid: ChunkGrid) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
-    """Every cell of a grid, ``(n, 3)``, x fastest."""
-    x, y, z = grid.shape
-    cells = np.indices((z, y, x), np.int64).reshape(3, -1)
-    return np.ascontiguousarray(cells[::-1].T)

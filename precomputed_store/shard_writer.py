@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from precomputed_store.codecs.base import Buffer, ChunkArray
 from precomputed_store.concurrency import num_cores, run_batches
@@ -99,6 +100,27 @@ class ShardWriter(RegionWriter):
         else:
             self._update(shard, chunks)
 
+    def store_box(self, box: Box, chunks: EncodedChunks) -> None:
+        """Write the encoded chunks of a box of whole chunks that lies in one shard."""
+        units = unit_grid(self.array.scale)
+        first = next(self.grid.cells(box))
+        shard = locate(self.spec, self.grid.chunk_id(first)).shard
+        self.store_chunks(shard, chunks, whole=units.is_aligned(box))
+
+    def cells_of(self, shard: int, region: Box) -> list[XYZ]:
+        """The cells of a region whose chunks lie in a shard, x fastest."""
+        cells = self.grid.cell_array(region)
+        found = cells[self._shard_numbers(cells) == shard].tolist()
+        return [(x, y, z) for x, y, z in found]
+
+    def shards_of(self, region: Box) -> list[int]:
+        """The shards that have chunks in a region."""
+        numbers = np.unique(self._shard_numbers(self.grid.cell_array(region)))
+        return [int(number) for number in numbers]
+
+    def _shard_numbers(self, cells: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+        return locate_many(self.spec, self.grid.chunk_ids(cells))[0]
+
     def store(self, cell: XYZ, data: bytes | None) -> None:
         chunk_id = self.grid.chunk_id(cell)
         self._update(locate(self.spec, chunk_id).shard, {chunk_id: data})
@@ -119,13 +141,12 @@ class ShardWriter(RegionWriter):
         for unit in units.cells(region):
             box = units.cell_box(unit)
             covered = box.intersection(region)
-            cells = list(self.grid.cells(covered))
-            ids = self.grid.chunk_ids(np.array(cells))
-            shards = locate_many(self.spec, ids)[0]
+            cells = self.grid.cell_array(covered)
+            shards = self._shard_numbers(cells)
             order = np.argsort(shards, kind="stable")
             numbers, starts = np.unique(shards[order], return_index=True)
             for shard, members in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
-                yield shard, [cells[i] for i in members.tolist()], covered == box
+                yield shard, [(x, y, z) for x, y, z in cells[members].tolist()], covered == box
 
     def _write_whole(
         self,

@@ -94,19 +94,22 @@ def plan_write(scale: Scale, region: Box) -> Iterator[WriteUnit]:
         yield WriteUnit(cell=cell, box=box, covered=box.intersection(region))
 
 
-def unit_spans(scale: Scale, region: Box) -> tuple[tuple[int, ...], ...]:
+def unit_spans(
+    scale: Scale, region: Box
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Extents along x, y and z into which the unit grid cuts `region`.
 
     Arrays split so (or into unions of neighbouring pieces) can be written by tasks
     that never touch the same object.
     """
     grid = unit_grid(scale)
-    return tuple(
+    x, y, z = (
         _spans(a, b, offset, size)
         for a, b, offset, size in zip(
             region.start, region.stop, grid.voxel_offset, grid.chunk_size, strict=True
         )
     )
+    return x, y, z
 
 
 def _spans(start: int, stop: int, offset: int, size: int) -> tuple[int, ...]:

@@ -13,9 +13,10 @@ from precomputed_store.write_plan import Unaligned
 from precomputed_store.writer import Compress, WriteOptions
 from precomputed_store.writing.layers import Place, WriteMode, plan_target
 from precomputed_store.writing.place import Region, Resolution
+from precomputed_store.writing.pyramid import MethodName, Pyramid, resolve_method
 from precomputed_store.writing.run import LayerWrite
 from precomputed_store.writing.source import as_source
-from precomputed_store.writing.target import LayerType, LayerWish
+from precomputed_store.writing.target import LayerType, LayerWish, Sharding
 
 if TYPE_CHECKING:
     from dask.delayed import Delayed
@@ -35,6 +36,9 @@ def to_precomputed(
     voxel_offset: XYZ | None = None,
     chunk_size: XYZ | None = None,
     key: str | None = None,
+    sharding: Sharding = None,
+    pyramid: Pyramid = None,
+    method: MethodName = "auto",
     compress: Compress = "auto",
     compress_level: int | None = None,
     write_empty_chunks: bool = False,
@@ -43,6 +47,7 @@ def to_precomputed(
     region: Region | None = None,
     unaligned: Unaligned = "raise",
     allow_misread: bool = False,
+    resume: bool = False,
     compute: bool = True,
     progress: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
@@ -164,6 +169,7 @@ def to_precomputed(
         voxel_offset=voxel_offset,
         chunk_size=chunk_size,
         key=key,
+        sharding=sharding,
     )
     options = WriteOptions(
         compress=compress,
@@ -171,12 +177,22 @@ def to_precomputed(
         write_empty_chunks=write_empty_chunks,
         unaligned=unaligned,
     )
-    place = Place(url=url, mode=mode, scale=scale, region=region, storage_options=storage_options)
-    target = plan_target(source, wish, place)
-    write = LayerWrite(source=source, target=target, options=options)
+    place = Place(
+        url=url,
+        mode=mode,
+        scale=scale,
+        region=region,
+        resume=resume,
+        storage_options=storage_options,
+    )
+    target = plan_target(source, wish, place, pyramid)
+    write = LayerWrite(
+        source=source,
+        target=target,
+        options=options,
+        method=resolve_method(method, layer_type=target.volume.layer_type),
+    )
     write.check(allow_misread=allow_misread)
-    target.prepare()
-    if not compute:
-        return write.delayed()
-    write.run(progress=progress)
-    return target.volume
+    if not target.is_done:
+        write.begin()
+    return write.run(progress=progress) if compute else write.delayed()

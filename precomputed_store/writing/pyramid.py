@@ -1,0 +1,116 @@
+"""The coarser scales of a layer: what they are, and how each is made from the one before. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, get_args
+
+from precomputed_store.downsampling import Method
+from precomputed_store.grid import XYZ
+from precomputed_store.metadata import Scale, VolumeInfo
+from precomputed_store.pyramid_plan import coarse_scale_geometry, parse_pyramid
+from precomputed_store.writing.target import Sharding, scale_key, sharded
+
+__all__ = ["Level", "MethodName", "Pyramid", "plan_levels", "resolve_method"]
+
+Pyramid: TypeAlias = Literal["auto"] | str | int | Sequence[XYZ] | None
+"""How coarser scales follow: see `precomputed_store.to_precomputed`."""
+
+MethodName: TypeAlias = Method | Literal["auto"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """A coarser scale.
+
+    Attributes
+    ----------
+    scale : Scale
+    factor : (int, int, int)
+        How many voxels of the scale before make one, along x, y, z.
+    """
+
+    scale: Scale
+    factor: XYZ
+
+
+def resolve_method(method: MethodName, *, layer_type: str) -> Method:
+    """The method that ``"auto"`` stands for: mean for images, mode for segmentations.
+
+    Raises
+    ------
+    ValueError
+        There is no such method.
+    """
+    known = get_args(Method)
+    if method == "auto":
+        return "mode" if layer_type == "segmentation" else "mean"
+    if method not in known:
+        close = difflib.get_close_matches(str(method), known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"method is {method!r}; expected 'auto' or one of {known}{hint}")
+    return method
+
+
+def plan_levels(
+    info: VolumeInfo, base: Scale, pyramid: Pyramid, *, sharding: Sharding
+) -> tuple[Level, ...]:
+    """The coarser scales that follow a scale.
+
+    Parameters
+    ----------
+    info : VolumeInfo
+        Of the layer; the new scales are not in it.
+    base : Scale
+        The scale that the first of them is made from.
+    pyramid
+        See `precomputed_store.to_precomputed`.
+    sharding
+        Of each new scale.
+
+    Raises
+    ------
+    ValueError
+        `pyramid` is none, or a new scale would take the folder of another.
+    """
+    factors = parse_pyramid(
+        pyramid, resolution=base.resolution, size=base.size, chunk_size=base.chunk_size
+    )
+    levels: list[Level] = []
+    taken = {scale.key for scale in info.scales}
+    scale = base
+    for factor in factors:
+        scale = _coarser(scale, factor)
+        if scale.key in taken:
+            raise ValueError(
+                f"the layer has a scale {scale.key!r} already; remove_scale takes it out, or "
+                "start from the coarsest: scale=-1"
+            )
+        taken.add(scale.key)
+        voxel_bytes = info.num_channels * info.dtype.itemsize
+        levels.append(
+            Level(scale=sharded(scale, sharding, voxel_bytes=voxel_bytes), factor=factor)
+        )
+    return tuple(levels)
+
+
+def _coarser(finer: Scale, factor: XYZ) -> Scale:
+    size, voxel_offset, resolution = coarse_scale_geometry(
+        size=finer.size,
+        voxel_offset=finer.voxel_offset,
+        resolution=finer.resolution,
+        factor=factor,
+    )
+    return replace(
+        finer,
+        key=scale_key(resolution),
+        size=size,
+        voxel_offset=voxel_offset,
+        resolution=resolution,
+        chunk_sizes=(finer.chunk_size,),
+        sharding=None,
+        hidden=False,
+        extra={},
+    )
