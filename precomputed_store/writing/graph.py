@@ -35,7 +35,7 @@ class WriteGraph:
     @property
     def num_tasks(self) -> int:
         """Tasks that store something."""
-        return sum(1 for stage in self.stages for _ in stage.keys())
+        return sum(1 for stage in self.stages for _ in stage.tasks())
 
     def delayed(self) -> Delayed:
         """The whole write as one delayed value."""
@@ -44,7 +44,7 @@ class WriteGraph:
         from dask.delayed import Delayed
         from dask.highlevelgraph import HighLevelGraph
 
-        keys = [key for stage in self.stages for key in stage.keys()]
+        keys = [key for stage in self.stages for key in stage.tasks()]
         name = f"to-precomputed-{tokenize(*(stage.name for stage in self.stages))}"
         layers: dict[str, Any] = {}
         dependencies: dict[str, set[str]] = {}
@@ -70,7 +70,7 @@ class WriteGraph:
             if client is None:
                 with _counting(names, done):
                     return delayed.compute()
-            keys = [key for stage in self.stages for key in stage.keys()]
+            keys = [key for stage in self.stages for key in stage.tasks()]
             return _follow(client, delayed, keys, done)
 
 

@@ -225,17 +225,18 @@ class LayerWrite:
         if self._by_dask:
             return self._graph().compute(progress=shown)  # type: ignore[no-any-return]
         self._write_blocks(progress=shown)
+        finish = self._finish(by_dask=False)
         if not self.target.levels:
-            return self._finish()
+            return finish()
         stages = self.pyramid.stages(None)
-        return WriteGraph(stages=stages, finish=self._finish).compute(  # type: ignore[no-any-return]
+        return WriteGraph(stages=stages, finish=finish).compute(  # type: ignore[no-any-return]
             progress=shown
         )
 
     def delayed(self) -> Delayed:
         """Everything as one delayed value."""
         if self.target.is_done:
-            return WriteGraph(stages=[], finish=self._finish).delayed()
+            return WriteGraph(stages=[], finish=self._finish(by_dask=False)).delayed()
         return self._graph().delayed()
 
     @property
@@ -246,9 +247,8 @@ class LayerWrite:
     def _scatters(self) -> bool:
         return scatters(self._tiling, self._sink)
 
-    @property
-    def _finish(self) -> Finish:
-        staged = self._by_dask and self._scatters
+    def _finish(self, *, by_dask: bool) -> Finish:
+        staged = by_dask and self._scatters
         return replace(
             self.pyramid.finish,
             staging=self._staging if staged else None,
@@ -337,4 +337,4 @@ class LayerWrite:
         array = self.source.as_dask(((self.source.shape[0],), z, y, x))
         base = array_stage(array, self._sink, pending=self._pending, staging=self._staging)
         stages = [base, *self.pyramid.stages(base)]
-        return WriteGraph(stages=stages, finish=self._finish)
+        return WriteGraph(stages=stages, finish=self._finish(by_dask=True))

@@ -74,7 +74,7 @@ class Stage:
     pending: Collection[XYZ] | None = None
     scattered: tuple[Key, ...] | None = None
 
-    def keys(self, box: Box | None = None) -> Iterator[Key]:
+    def tasks(self, box: Box | None = None) -> Iterator[Key]:
         """The tasks after which the voxels of a box (default: all) are stored."""
         if self.scattered is not None:
             yield from self.scattered
@@ -187,7 +187,7 @@ def coarse_stage(sink: CoarseSink, finer: Stage | None, *, pending: Pending) -> 
         return _scattered_stage(sink, finer, name, pending)
 
     def after(box: Box) -> list[Key]:
-        return [] if finer is None else list(finer.keys(fine_box(box, sink.factor)))
+        return [] if finer is None else list(finer.tasks(fine_box(box, sink.factor)))
 
     objects = sink.tiling.objects
     tasks: dict[Key, Any] = {}
@@ -215,7 +215,7 @@ def coarse_stage(sink: CoarseSink, finer: Stage | None, *, pending: Pending) -> 
 
 def _scattered_stage(sink: CoarseSink, finer: Stage | None, name: str, pending: Pending) -> Stage:
     barrier = f"{name}-after"
-    before = [] if finer is None else list(finer.keys())
+    before = [] if finer is None else list(finer.tasks())
     tasks = {
         (name, shard): (write_scattered, sink, shard, barrier) for shard in _shards(sink, pending)
     }
