@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from precomputed_store.codecs.base import CZYX, ChunkArray
 from precomputed_store.engine import ChunkedArray
-from precomputed_store.plan import AxisSelection, Selection
+from precomputed_store.read_plan import AxisSelection, Selection
 from precomputed_store.selection import parse_basic
 
 __all__ = [

@@ -29,8 +29,8 @@ from precomputed_store.errors import (
 )
 from precomputed_store.grid import XYZ, ChunkGrid
 from precomputed_store.metadata import Scale
-from precomputed_store.plan import ChunkPart, Selection, plan_points, plan_selection
 from precomputed_store.progress import Advance
+from precomputed_store.read_plan import ChunkPart, Selection, plan_points, plan_selection
 from precomputed_store.storage import Blob, Storage, run_async, run_sync
 
 __all__ = ["ChunkedArray", "Missing"]

@@ -18,7 +18,7 @@ PACKAGE = Path(precomputed_store.__file__).parent
 FORMAT = {
     "errors",
     "grid",
-    "plan",
+    "read_plan",
     "selection",
     "shard_assembly",
     "shard_shape",

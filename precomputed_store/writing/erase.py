@@ -14,7 +14,7 @@ from precomputed_store.errors import UnsupportedError
 from precomputed_store.storage import Blob, Storage, run_sync
 from precomputed_store.writing.record import RECORD_KEY
 
-__all__ = ["Replacement", "left_over", "plan_replacement"]
+__all__ = ["Removal", "Replacement", "left_over", "plan_removal", "plan_replacement"]
 
 _AXIS = r"-?\d+--?\d+"
 _STORED = re.compile(rf"{_AXIS}_{_AXIS}_{_AXIS}|[0-9a-f]+\.shard")
@@ -23,16 +23,13 @@ _LARGEST_INFO = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replacement:
-    """The objects of a layer that have to go before another takes its place."""
+class Removal:
+    """Chunks that have to go before others take their place."""
 
     storage: Storage
     keys: tuple[str, ...]
 
     def carry_out(self) -> None:
-        """Remove `info`, so that nobody reads what is half there, then the chunks."""
-        self.storage.delete("info")
-        self.storage.delete(RECORD_KEY)
         if self.storage.threaded:
             run_batches(self.storage.delete, self.keys, workers=self.storage.concurrency)
         else:
@@ -40,6 +37,20 @@ class Replacement:
 
     async def _delete_all(self) -> None:
         await bounded(self.storage.concurrency)(self.keys, self.storage.delete_async)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replacement:
+    """A layer that has to go before another takes its place."""
+
+    storage: Storage
+    chunks: Removal
+
+    def carry_out(self) -> None:
+        """Remove `info`, so that nobody reads what is half there, then the chunks."""
+        self.storage.delete("info")
+        self.storage.delete(RECORD_KEY)
+        self.chunks.carry_out()
 
 
 def plan_replacement(storage: Storage, *, keys: Iterable[str]) -> Replacement | None:
@@ -68,7 +79,19 @@ def plan_replacement(storage: Storage, *, keys: Iterable[str]) -> Replacement | 
     stored = [key for folder in sorted(folders) for key in _stored(storage, folder)]
     if blob is None and not stored and not storage.exists(RECORD_KEY):
         return None
-    return Replacement(storage=storage, keys=tuple(stored))
+    return Replacement(storage=storage, chunks=Removal(storage=storage, keys=tuple(stored)))
+
+
+def plan_removal(storage: Storage, *, keys: Iterable[str]) -> Removal:
+    """What to remove from the folders of scales that are written anew; touches nothing.
+
+    Where the storage cannot list, that is nothing.
+    """
+    try:
+        stored = tuple(key for folder in keys for key in _stored(storage, folder))
+    except UnsupportedError:
+        stored = ()
+    return Removal(storage=storage, keys=stored)
 
 
 def left_over(storage: Storage, keys: Iterable[str]) -> str | None:

@@ -160,7 +160,8 @@ def _plan_new(source: WriteSource, wish: LayerWish, place: Place, pyramid: Pyram
     info = new_info(source, wish)
     storage = place.storage
     (base,) = (scale for _, scale in info.usable_scales)
-    levels = plan_levels(info, base, pyramid, sharding=wish.sharding)
+    voxel_bytes = info.num_channels * info.dtype.itemsize
+    levels = plan_levels(base, pyramid, sharding=wish.sharding, voxel_bytes=voxel_bytes)
     volume = Volume(layer=Layer(storage=storage, info=info), scale_index=0)
     target = Target(volume=volume, region=volume.bounds, is_new=True, levels=levels)
     if place.resume and storage.exists(RECORD_KEY):

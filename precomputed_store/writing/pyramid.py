@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, get_args
 
 from precomputed_store.downsampling import Method
 from precomputed_store.grid import XYZ
-from precomputed_store.metadata import Scale, VolumeInfo
+from precomputed_store.metadata import Scale
 from precomputed_store.pyramid_plan import coarse_scale_geometry, parse_pyramid
 from precomputed_store.writing.target import Sharding, scale_key, sharded
 
@@ -55,41 +55,33 @@ def resolve_method(method: MethodName, *, layer_type: str) -> Method:
 
 
 def plan_levels(
-    info: VolumeInfo, base: Scale, pyramid: Pyramid, *, sharding: Sharding
+    base: Scale, pyramid: Pyramid, *, sharding: Sharding, voxel_bytes: int
 ) -> tuple[Level, ...]:
     """The coarser scales that follow a scale.
 
     Parameters
     ----------
-    info : VolumeInfo
-        Of the layer; the new scales are not in it.
     base : Scale
-        The scale that the first of them is made from.
+        The scale that the first of them is made from; they have its encoding.
     pyramid
         See `precomputed_store.to_precomputed`.
     sharding
         Of each new scale.
+    voxel_bytes : int
+        Size of all channels of a voxel.
 
     Raises
     ------
     ValueError
-        `pyramid` is none, or a new scale would take the folder of another.
+        `pyramid` is none.
     """
     factors = parse_pyramid(
         pyramid, resolution=base.resolution, size=base.size, chunk_size=base.chunk_size
     )
     levels: list[Level] = []
-    taken = {scale.key for scale in info.scales}
     scale = base
     for factor in factors:
         scale = _coarser(scale, factor)
-        if scale.key in taken:
-            raise ValueError(
-                f"the layer has a scale {scale.key!r} already; remove_scale takes it out, or "
-                "start from the coarsest: scale=-1"
-            )
-        taken.add(scale.key)
-        voxel_bytes = info.num_channels * info.dtype.itemsize
         levels.append(
             Level(scale=sharded(scale, sharding, voxel_bytes=voxel_bytes), factor=factor)
         )

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from precomputed_store.codecs import content
-from precomputed_store.downsampling import Method
+from precomputed_store.downsampling import Method, coarse_box
 from precomputed_store.engine import ChunkedArray
-from precomputed_store.grid import XYZ
+from precomputed_store.grid import XYZ, Box
 from precomputed_store.info_edits import edit_info, with_scales
 from precomputed_store.metadata import Scale
 from precomputed_store.progress import Advance, progress_bar
@@ -54,6 +54,8 @@ class PyramidWrite:
     options : WriteOptions
     resuming : bool
         Whether objects that are stored already are left as they are.
+    region : Box, optional
+        Voxels of the first scale that the others are to follow. Default: all.
     """
 
     volume: Volume
@@ -61,6 +63,7 @@ class PyramidWrite:
     method: Method
     options: WriteOptions
     resuming: bool = False
+    region: Box | None = None
 
     def array(self, scale: Scale) -> ChunkedArray:
         """A scale that `info` need not name yet."""
@@ -69,15 +72,16 @@ class PyramidWrite:
     def sinks(self) -> list[CoarseSink]:
         """What the tasks of each level get."""
         finer, sinks = self.array(self.volume.scale), []
+        region = self.volume.bounds if self.region is None else self.region
         for level in self.levels:
-            array = self.array(level.scale)
+            array, region = self.array(level.scale), coarse_box(region, level.factor)
             sinks.append(
                 CoarseSink(
-                    writer=writer_for(array, replace(self.options, unaligned="raise")),
+                    writer=writer_for(array, self.options),
                     finer=finer,
                     factor=level.factor,
                     method=self.method,
-                    tiling=coarse_tiling(array, level.factor),
+                    tiling=coarse_tiling(array, region, level.factor),
                 )
             )
             finer = array
@@ -105,12 +109,12 @@ def pending(sink: ArraySink | CoarseSink) -> Pending:
     return pending_objects(sink.writer.array, sink.tiling.objects)
 
 
-def coarse_tiling(array: ChunkedArray, factor: XYZ) -> Tiling:
+def coarse_tiling(array: ChunkedArray, region: Box, factor: XYZ) -> Tiling:
     """Blocks of a coarser scale that are made of few enough finer voxels to hold at once."""
     fx, fy, fz = factor
     return tile(
         array.scale,
-        array.grid.bounds,
+        region,
         voxel_bytes=array.num_channels * array.dtype.itemsize * fx * fy * fz,
         largest=LARGEST_BLOCK_BYTES,
     )
@@ -245,16 +249,21 @@ class LayerWrite:
 
     @property
     def _scatters(self) -> bool:
-        return scatters(self._tiling, self._sink)
+        return scatters(self.tiling, self._sink)
 
     def _finish(self, *, by_dask: bool) -> Finish:
         staged = by_dask and self._scatters
         return replace(
             self.pyramid.finish,
             staging=self._staging if staged else None,
-            tiling=self._tiling if staged else None,
+            tiling=self.tiling if staged else None,
             is_job=self.target.is_new or self.target.resuming,
         )
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether encoded chunks are stored twice for a while."""
+        return self._by_dask and self._scatters
 
     @property
     def _staging(self) -> Staging:
@@ -264,12 +273,12 @@ class LayerWrite:
     def _is_long(self) -> bool:
         if not sys.stderr.isatty():
             return False
-        x, y, z = self._tiling.region.shape
+        x, y, z = self.tiling.region.shape
         cx, cy, cz = self.target.array.scale.chunk_size
         return (x // cx + 1) * (y // cy + 1) * (z // cz + 1) > _LONG_WRITE
 
     @cached_property
-    def _tiling(self) -> Tiling:
+    def tiling(self) -> Tiling:
         present = self.source.chunk_lengths()
         array = self.target.array
         return tile(
@@ -282,7 +291,7 @@ class LayerWrite:
 
     @cached_property
     def _sink(self) -> ArraySink:
-        return ArraySink(writer=self.writer, tiling=self._tiling)
+        return ArraySink(writer=self.writer, tiling=self.tiling)
 
     @property
     def _pending(self) -> Pending:
@@ -290,7 +299,7 @@ class LayerWrite:
 
     def _write_blocks(self, *, progress: bool) -> None:
         """Write from memory, or from what is read block by block."""
-        tiling, writer = self._tiling, self.writer
+        tiling, writer = self.tiling, self.writer
         todo = None if self._scatters else self._pending
         total = sum(1 for _ in self.target.array.grid.cells(tiling.region))
         with progress_bar("writing", total=total, enabled=progress) as bar:
@@ -309,7 +318,7 @@ class LayerWrite:
         return self.source.is_numpy and self.source.dtype == self.target.array.dtype
 
     def _write_object(self, index: XYZ, advance: Advance | None) -> None:
-        tiling, writer = self._tiling, self.writer
+        tiling, writer = self.tiling, self.writer
         if tiling.grouped is None:
             box = tiling.box(index)
             writer.write(box, self._block(index), advance=advance)
@@ -324,7 +333,7 @@ class LayerWrite:
         writer.store_box(tiling.objects.box(index), chunks)
 
     def _block(self, index: XYZ) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-        box, start = self._tiling.box(index), self.target.region.start
+        box, start = self.tiling.box(index), self.target.region.start
         x, y, z = (
             slice(a - origin, b - origin)
             for a, b, origin in zip(box.start, box.stop, start, strict=True)
@@ -333,7 +342,7 @@ class LayerWrite:
         return as_layer_dtype(data, self.target.array.dtype)
 
     def _graph(self) -> WriteGraph:
-        x, y, z = self._tiling.spans
+        x, y, z = self.tiling.spans
         array = self.source.as_dask(((self.source.shape[0],), z, y, x))
         base = array_stage(array, self._sink, pending=self._pending, staging=self._staging)
         stages = [base, *self.pyramid.stages(base)]

@@ -37,6 +37,7 @@ __all__ = [
     "Sharding",
     "check_matches",
     "choose_scale",
+    "make_codec",
     "new_info",
     "scale_key",
     "sharded",
@@ -266,19 +267,39 @@ def _codec(source: WriteSource, wish: LayerWish, layer_type: LayerType) -> Codec
     """The encoding: what the caller says, else how it was read, else a lossless default."""
     inherited = source.encoding.get("encoding")
     name = (wish.encoding or inherited or _default_encoding(source, layer_type)).lower()
+    remembered = source.encoding.get("encoding_options") if inherited == name else None
+    return make_codec(name, wish.encoding_options or {}, remembered=remembered or {})
+
+
+def make_codec(
+    name: str, options: Mapping[str, Any], *, remembered: Mapping[str, Any] | None = None
+) -> Codec:
+    """An encoding with its parameters.
+
+    Parameters
+    ----------
+    name : str
+    options : mapping
+        What the caller says.
+    remembered : mapping, optional
+        What goes before the defaults where he says nothing.
+
+    Raises
+    ------
+    ValueError
+        There is no such encoding, or it has no such option; names the nearest.
+    """
     found = codec_class(name)
     if found is None:
         raise ValueError(f"encoding is {name!r}; {_nearest(name, ENCODINGS)}")
-    options = dict(_DEFAULT_OPTIONS.get(name, {}))
-    if inherited == name:
-        options |= source.encoding.get("encoding_options") or {}
-    given = wish.encoding_options or {}
-    for option in given:
+    for option in options:
         if option not in found.parameter_names():
             hint = _nearest(option, found.parameter_names())
             raise ValueError(f"encoding {name} has no option {option!r}; {hint}")
     try:
-        return found.from_parameters(options | dict(given))
+        return found.from_parameters(
+            {**_DEFAULT_OPTIONS.get(name, {}), **(remembered or {}), **options}
+        )
     except ValueError as error:
         problems = [": ".join(item) if isinstance(item, tuple) else item for item in error.args]
         raise ValueError("encoding_options: " + "; ".join(map(str, problems))) from None
