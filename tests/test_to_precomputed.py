@@ -789,18 +789,6 @@ def test_the_same_part_that_misfits_fits_when_it_is_right(layer: Path) -> None:
     assert (tensorstore_read(layer)[:16, :16, :16] == 1).all()
 
 
-def test_writing_into_shards_is_refused_before_anything_is_touched(
-    tmp_path: Path, voxels: np.ndarray
-) -> None:
-    sharding = {"hash": "identity", "preshift_bits": 1, "minishard_bits": 1, "shard_bits": 1}
-    info = make_info(size=SIZE, sharding=sharding, chunk_size=(16, 16, 16))
-    tensorstore_write(tmp_path / "layer", info, voxels.T)
-    before = stored(tmp_path / "layer")
-    with pytest.raises(ps.UnsupportedError, match="is sharded"):
-        ps.to_precomputed(voxels, tmp_path / "layer", dims=DIMS, mode="r+")
-    assert stored(tmp_path / "layer") == before
-
-
 @pytest.mark.parametrize("chunks", [None, 5, 16], ids=str)
 def test_chunks_in_part_are_read_first_if_asked(layer: Path, chunks: int | None) -> None:
     rng = np.random.default_rng(2)
