@@ -23,6 +23,8 @@ FORMAT = {
     "sharding",
     "codecs",
     "metadata",
+    "downsampling",
+    "pyramid_plan",
     "url",
     "write_plan",
     "zarr_metadata",
