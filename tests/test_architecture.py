@@ -25,6 +25,8 @@ FORMAT = {
     "sharding",
     "codecs",
     "metadata",
+    "downsampling",
+    "pyramid_plan",
     "url",
     "write_plan",
     "zarr_metadata",
