@@ -65,9 +65,7 @@ def test_a_hash_scatters_chunks() -> None:
 
 
 def hemibrain(chunk: int = 64) -> ChunkGrid:
-    return ChunkGrid(
-        size=(34432, 39552, 41408), voxel_offset=(0, 0, 0), chunk_size=(chunk,) * 3
-    )
+    return ChunkGrid(size=(34432, 39552, 41408), voxel_offset=(0, 0, 0), chunk_size=(chunk,) * 3)
 
 
 @pytest.mark.parametrize("chunk", [32, 64, 128])
@@ -92,9 +90,7 @@ def test_shards_of_a_small_volume_are_one_object() -> None:
 
 def test_images_are_not_gzipped_again_and_labels_are() -> None:
     images = choose_sharding(hemibrain(), Jpeg(), voxel_bytes=1, target=ShardTarget())
-    labels = choose_sharding(
-        hemibrain(), LABELS, voxel_bytes=8, target=ShardTarget()
-    )
+    labels = choose_sharding(hemibrain(), LABELS, voxel_bytes=8, target=ShardTarget())
     assert (images.data_encoding, labels.data_encoding) == ("raw", "gzip")
 
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from precomputed_store.grid import XYZ
 from precomputed_store.layer import ScaleSelector
+from precomputed_store.pyramid_plan import Pyramid
 from precomputed_store.volume import Volume
 from precomputed_store.write_plan import Unaligned
 from precomputed_store.writer import Compress, WriteOptions
 from precomputed_store.writing.layers import Place, WriteMode, plan_target
 from precomputed_store.writing.place import Region, Resolution
-from precomputed_store.writing.pyramid import MethodName, Pyramid, resolve_method
+from precomputed_store.writing.pyramid import MethodName, resolve_method
 from precomputed_store.writing.run import LayerWrite
 from precomputed_store.writing.source import as_source
 from precomputed_store.writing.target import LayerType, LayerWish, Sharding

@@ -14,6 +14,7 @@ from precomputed_store.grid import XYZ
 from precomputed_store.info_edits import edit_info, with_scales
 from precomputed_store.layer import Layer, ScaleSelector, open_layer
 from precomputed_store.metadata import Scale, VolumeInfo
+from precomputed_store.pyramid_plan import Pyramid
 from precomputed_store.volume import Volume
 from precomputed_store.write_plan import Unaligned
 from precomputed_store.writer import Compress, WriteOptions
@@ -23,7 +24,6 @@ from precomputed_store.writing.place import Region, find_box
 from precomputed_store.writing.pyramid import (
     Level,
     MethodName,
-    Pyramid,
     plan_levels,
     resolve_method,
 )

@@ -13,13 +13,14 @@ from precomputed_store.grid import Box
 from precomputed_store.info_edits import with_scales
 from precomputed_store.layer import Layer, ScaleSelector, create, open_layer
 from precomputed_store.metadata import VolumeInfo
+from precomputed_store.pyramid_plan import Pyramid
 from precomputed_store.storage import Storage, open_storage
 from precomputed_store.volume import Volume
 from precomputed_store.writer import WriteOptions
 from precomputed_store.writing.erase import Replacement, left_over, plan_replacement
 from precomputed_store.writing.origin import urls_read
 from precomputed_store.writing.place import Region, find_region
-from precomputed_store.writing.pyramid import Level, Pyramid, plan_levels
+from precomputed_store.writing.pyramid import Level, plan_levels
 from precomputed_store.writing.record import RECORD_KEY, WriteRecord
 from precomputed_store.writing.source import WriteSource
 from precomputed_store.writing.target import LayerWish, check_matches, choose_scale, new_info

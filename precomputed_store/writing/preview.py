@@ -12,13 +12,13 @@ from precomputed_store.engine import ChunkedArray
 from precomputed_store.grid import XYZ, ChunkGrid
 from precomputed_store.layer import ScaleSelector
 from precomputed_store.metadata import Scale
+from precomputed_store.pyramid_plan import Pyramid
 from precomputed_store.shard_shape import expected_ratio, shard_cells
 from precomputed_store.sharding import shard_index_bytes
 from precomputed_store.write_plan import unit_grid
 from precomputed_store.writer import WriteOptions
 from precomputed_store.writing.layers import Place, WriteMode, plan_target
 from precomputed_store.writing.place import Region, Resolution
-from precomputed_store.writing.pyramid import Pyramid
 from precomputed_store.writing.run import LayerWrite
 from precomputed_store.writing.source import as_source
 from precomputed_store.writing.target import LayerType, LayerWish, Sharding

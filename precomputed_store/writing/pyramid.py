@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
-from precomputed_store.downsampling import Method
+from precomputed_store.downsampling import METHODS, Method
 from precomputed_store.grid import XYZ
 from precomputed_store.metadata import Scale
-from precomputed_store.pyramid_plan import coarse_scale_geometry, parse_pyramid
+from precomputed_store.pyramid_plan import (
+    Pyramid,
+    ScaleGeometry,
+    coarse_scale_geometry,
+    parse_pyramid,
+)
 from precomputed_store.writing.target import Sharding, scale_key, sharded
 
-__all__ = ["Level", "MethodName", "Pyramid", "plan_levels", "resolve_method"]
-
-Pyramid: TypeAlias = Literal["auto"] | str | int | Sequence[XYZ] | None
-"""How coarser scales follow: see `precomputed_store.to_precomputed`."""
+__all__ = ["Level", "MethodName", "plan_levels", "resolve_method"]
 
 MethodName: TypeAlias = Method | Literal["auto"]
 
@@ -44,13 +45,12 @@ def resolve_method(method: MethodName, *, layer_type: str) -> Method:
     ValueError
         There is no such method.
     """
-    known = get_args(Method)
     if method == "auto":
         return "mode" if layer_type == "segmentation" else "mean"
-    if method not in known:
-        close = difflib.get_close_matches(str(method), known, n=1)
+    if method not in METHODS:
+        close = difflib.get_close_matches(str(method), METHODS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"method is {method!r}; expected 'auto' or one of {known}{hint}")
+        raise ValueError(f"method is {method!r}; expected 'auto' or one of {METHODS}{hint}")
     return method
 
 
@@ -76,7 +76,11 @@ def plan_levels(
         `pyramid` is none.
     """
     factors = parse_pyramid(
-        pyramid, resolution=base.resolution, size=base.size, chunk_size=base.chunk_size
+        pyramid,
+        resolution=base.resolution,
+        size=base.size,
+        chunk_size=base.chunk_size,
+        voxel_offset=base.voxel_offset,
     )
     levels: list[Level] = []
     scale = base
@@ -89,18 +93,16 @@ def plan_levels(
 
 
 def _coarser(finer: Scale, factor: XYZ) -> Scale:
-    size, voxel_offset, resolution = coarse_scale_geometry(
-        size=finer.size,
-        voxel_offset=finer.voxel_offset,
-        resolution=finer.resolution,
-        factor=factor,
+    fine = ScaleGeometry(
+        size=finer.size, voxel_offset=finer.voxel_offset, resolution=finer.resolution
     )
+    coarse = coarse_scale_geometry(fine, factor)
     return replace(
         finer,
-        key=scale_key(resolution),
-        size=size,
-        voxel_offset=voxel_offset,
-        resolution=resolution,
+        key=scale_key(coarse.resolution),
+        size=coarse.size,
+        voxel_offset=coarse.voxel_offset,
+        resolution=coarse.resolution,
         chunk_sizes=(finer.chunk_size,),
         sharding=None,
         hidden=False,

@@ -154,9 +154,7 @@ def test_info_names_no_scale_that_is_not_written(
     assert set(names) == {1}
 
 
-def test_a_delayed_pyramid_is_made_when_it_is_computed(
-    tmp_path: Path, labels: np.ndarray
-) -> None:
+def test_a_delayed_pyramid_is_made_when_it_is_computed(tmp_path: Path, labels: np.ndarray) -> None:
     delayed = write(labels, tmp_path, pyramid=FACTORS, sharding="auto", compute=False)
     assert len(ps.open_layer(tmp_path).info.scales) == 1
     volume = delayed.compute()
@@ -210,7 +208,7 @@ def test_scales_that_are_there_are_not_replaced_unasked(
     tmp_path: Path, labels: np.ndarray
 ) -> None:
     write(labels, tmp_path, pyramid=FACTORS[:1])
-    with pytest.raises(ValueError, match="has scale.* '16_16_40' already"):
+    with pytest.raises(ValueError, match=r"has scale.* '16_16_40' already"):
         ps.downsample(tmp_path, FACTORS[:1], scale=0)
     ps.downsample(tmp_path, FACTORS[:1], scale=0, method="max", overwrite=True)
     assert_scales(tmp_path, expected_scales(labels, FACTORS[:1], "max"))
@@ -228,9 +226,7 @@ def test_what_is_left_of_a_scale_is_not_taken_for_a_new_one(
 
 
 @pytest.mark.parametrize("sharding", SHARDINGS)
-def test_coarser_scales_follow_a_change(
-    tmp_path: Path, labels: np.ndarray, sharding: str
-) -> None:
+def test_coarser_scales_follow_a_change(tmp_path: Path, labels: np.ndarray, sharding: str) -> None:
     write(labels, tmp_path, pyramid=FACTORS, sharding=SHARDINGS[sharding])
     changed = labels.copy()
     changed[5:20, 3:12, 6:17] = 9

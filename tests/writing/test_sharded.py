@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,9 @@ DIMS = ("z", "y", "x")
 SIZE = (45, 37, 29)
 OFFSET = (-7, 5, 11)
 BOXES = {"hash": "identity", "preshift_bits": 2, "minishard_bits": 1, "shard_bits": 10}
-SCATTERED = {"hash": "murmurhash3_x86_128", "preshift_bits": 1, "minishard_bits": 2, "shard_bits": 2}
+SCATTERED = {
+    "hash": "murmurhash3_x86_128", "preshift_bits": 1, "minishard_bits": 2, "shard_bits": 2,
+}  # fmt: skip
 WRAPPED = {"hash": "identity", "preshift_bits": 1, "minishard_bits": 1, "shard_bits": 1}
 ONE = {"hash": "identity", "preshift_bits": 9, "minishard_bits": 0, "shard_bits": 0}
 SHARDINGS = {"boxes": BOXES, "scattered": SCATTERED, "wrapped": WRAPPED, "one": ONE}
@@ -335,5 +336,3 @@ def test_any_writes_leave_what_numpy_has(
         expected[box] = value
     np.testing.assert_array_equal(volume[...][..., 0], expected)
     np.testing.assert_array_equal(tensorstore_read(folder)[..., 0], expected)
-
-
