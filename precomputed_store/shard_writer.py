@@ -94,6 +94,8 @@ class ShardWriter(RegionWriter):
             Whether these are all of its chunks: then what was stored before is replaced
             without being looked at. Else it is read, and its other chunks are kept.
         """
+        if whole and self.keep_stored and self._is_stored(shard):
+            return
         if whole:
             present = {i: data for i, data in chunks.items() if data is not None}
             self._replace(shard, self._assembled(present))
@@ -130,10 +132,15 @@ class ShardWriter(RegionWriter):
 
     def _write(self, region: Box, data: ChunkArray, advance: Advance | None) -> None:
         for shard, cells, is_whole in self._shards(region):
+            if is_whole and self.keep_stored and self._is_stored(shard):
+                continue
             if is_whole:
                 self._write_whole(shard, cells, region, data, advance)
             else:
                 self._write_part(shard, cells, region, data, advance)
+
+    def _is_stored(self, shard: int) -> bool:
+        return self.array.storage.exists(self.key(shard))
 
     def _shards(self, region: Box) -> Iterator[tuple[int, list[XYZ], bool]]:
         """Each shard that a region meets, its cells there, and whether that is all of it."""

@@ -75,10 +75,20 @@ class WriteOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RegionWriter(ABC):
-    """Writes regions of one scale. Immutable and picklable, like the array it writes to."""
+    """Writes regions of one scale. Immutable and picklable, like the array it writes to.
+
+    Parameters
+    ----------
+    array : ChunkedArray
+    options : WriteOptions
+    keep_stored : bool
+        Leave objects that are stored as they are, and write the others: for going on with
+        the writing of a new layer, where what is stored is what would be stored.
+    """
 
     array: ChunkedArray
     options: WriteOptions = field(default_factory=WriteOptions)
+    keep_stored: bool = False
 
     @property
     @abstractmethod
@@ -172,8 +182,10 @@ class RegionWriter(ABC):
         return chunk
 
 
-def writer_for(array: ChunkedArray, options: WriteOptions) -> RegionWriter:
-    """What writes regions of a scale.
+def writer_for(
+    array: ChunkedArray, options: WriteOptions, *, keep_stored: bool = False
+) -> RegionWriter:
+    """What writes regions of a scale; see `RegionWriter`.
 
     Raises
     ------
@@ -181,10 +193,10 @@ def writer_for(array: ChunkedArray, options: WriteOptions) -> RegionWriter:
         The options do not fit the scale.
     """
     if array.scale.sharding is None:
-        return ChunkWriter(array=array, options=options)
+        return ChunkWriter(array=array, options=options, keep_stored=keep_stored)
     from precomputed_store.shard_writer import ShardWriter
 
-    return ShardWriter(array=array, options=options)
+    return ShardWriter(array=array, options=options, keep_stored=keep_stored)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,11 +261,13 @@ class ChunkWriter(RegionWriter):
         advance: Advance | None,
     ) -> None:
         def write(unit: WriteUnit) -> None:
-            self.write_chunk(unit.cell, self._merged(unit, region, data))
+            if not (self.keep_stored and storage.exists(self._source.write_key(unit.cell))):
+                self.write_chunk(unit.cell, self._merged(unit, region, data))
             if advance is not None:
                 advance(1)
 
-        run_batches(write, units, workers=self.array.storage.concurrency)
+        storage = self.array.storage
+        run_batches(write, units, workers=storage.concurrency)
 
     async def _write_all(
         self,
@@ -267,6 +281,8 @@ class ChunkWriter(RegionWriter):
         storage = self.array.storage
 
         async def write(unit: WriteUnit) -> None:
+            if self.keep_stored and await storage.exists_async(self._source.write_key(unit.cell)):
+                return
             chunk = await loop.run_in_executor(codec_pool(), self._merged, unit, region, data)
             packed = await loop.run_in_executor(codec_pool(), self.pack, unit.cell, chunk)
             await self.store_async(unit.cell, packed)

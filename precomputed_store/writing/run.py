@@ -77,7 +77,7 @@ class PyramidWrite:
             array, region = self.array(level.scale), coarse_box(region, level.factor)
             sinks.append(
                 CoarseSink(
-                    writer=writer_for(array, self.options),
+                    writer=writer_for(array, self.options, keep_stored=self.resuming),
                     finer=finer,
                     factor=level.factor,
                     method=self.method,
@@ -169,7 +169,9 @@ class LayerWrite:
 
     @property
     def writer(self) -> RegionWriter:
-        return writer_for(self.target.array, self.options)
+        return writer_for(
+            self.target.array, self.options, keep_stored=self.target.resuming
+        )
 
     @cached_property
     def pyramid(self) -> PyramidWrite:
