@@ -251,6 +251,9 @@ class TestMean:
                 block = np.full((1, 20, 20, 20), value, dtype)
                 found = downsample(block, factor=factor, start=(0, 0, 0), method="mean")
                 assert (found == value).all()
+            # The largest sum of 257 bytes just fits into 16 bits; rounding it does not.
+            row = np.full((1, 1, 1, 257), value, dtype)
+            assert downsample(row, factor=(257, 1, 1), start=(0, 0, 0), method="mean") == value
 
     @pytest.mark.parametrize(
         ("values", "mean"),

@@ -43,7 +43,8 @@ def mean(voxels: Array, window: ZYX) -> Array:
         return _unsigned_mean(voxels, window)
     # Shifting all values by an even number changes neither the rounding nor what is even.
     sign = unsigned.type(1 << 8 * unsigned.itemsize - 1)
-    return (_unsigned_mean(voxels.view(unsigned) ^ sign, window) ^ sign).view(voxels.dtype)
+    shifted: Array = _unsigned_mean(voxels.view(unsigned) ^ sign, window) ^ sign
+    return shifted.view(voxels.dtype)
 
 
 def _fold(combine: np.ufunc, voxels: Array, window: ZYX) -> Array:
@@ -86,10 +87,10 @@ def _uint64_mean(voxels: Array, window: ZYX) -> Array:
 
 def _rounded_quotient(sums: Array, count: int) -> Array:
     """``sums / count``, half to even."""
-    if count % 2:
-        return (sums + (count // 2)) // count
-    odd = sums // count & 1
-    return (sums + (odd + (count // 2 - 1))) // count
+    half = count // 2
+    rounding = half if count % 2 else (sums // count & 1) + (half - 1)
+    quotient: Array = (sums + rounding) // count
+    return quotient
 
 
 def _sums(voxels: Array, window: ZYX, dtype: np.dtype[Any]) -> Array:
