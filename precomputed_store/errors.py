@@ -112,6 +112,10 @@ def _rebuild_storage_error(
     return cls(message, status=status)
 
 
+class ConflictError(StorageError):
+    """Others changed an object again and again while it was to be changed."""
+
+
 class ChunkError(PrecomputedError, OSError):
     """A chunk could not be read, decoded, encoded or written.
 

@@ -30,7 +30,7 @@ from precomputed_store.shard_assembly import (
 )
 from precomputed_store.shard_source import forget_shard
 from precomputed_store.sharding import locate, locate_many, shard_name
-from precomputed_store.storage import Blob
+from precomputed_store.storage import Blob, Update
 from precomputed_store.write_plan import unit_grid
 from precomputed_store.writer import RegionWriter
 
@@ -206,13 +206,16 @@ class ShardWriter(RegionWriter):
                     kept.pop(chunk_id, None)
                 else:
                     kept[chunk_id] = chunk
-            return self._assembled(kept)
+            return self._assembled(kept, stored=stored is not None)
 
-        self.array.storage.update(
-            key,
-            change,
-            content_type=CONTENT_TYPE,
-            cache_control=self.options.cache_control,
+        self.array.storage.apply(
+            Update(
+                key=key,
+                change=change,
+                content_type=CONTENT_TYPE,
+                cache_control=self.options.cache_control,
+                guarded=self.guarded,
+            )
         )
         forget_shard(self.array.storage, key)
 
@@ -266,9 +269,11 @@ class ShardWriter(RegionWriter):
     def _assembler(self) -> ShardAssembler:
         return ShardAssembler(self.spec, compress_level=self.options.compress_level)
 
-    def _assembled(self, chunks: Mapping[int, Buffer]) -> bytearray | None:
-        """The shard with these chunks; None if there are none."""
-        if not chunks:
+    def _assembled(
+        self, chunks: Mapping[int, Buffer], *, stored: bool = False
+    ) -> bytearray | None:
+        """The shard with these chunks; None if there are none, and none is to be stored."""
+        if not chunks and (self.array.storage.can_delete_if or not stored):
             return None
         return assemble_shard(self.spec, chunks, compress_level=self.options.compress_level)
 

@@ -17,8 +17,10 @@ from precomputed_store.shard_shape import shard_cells
 
 __all__ = ["Unaligned", "WriteUnit", "check_region", "plan_write", "unit_grid", "unit_spans"]
 
-Unaligned: TypeAlias = Literal["raise", "read-modify-write"]
-"""What to do with a region that covers some objects only in part."""
+Unaligned: TypeAlias = Literal["raise", "read-modify-write", "unguarded-read-modify-write"]
+"""What to do with a region that covers some objects only in part: refuse it; read, change and
+store them, losing nothing that others write; or the same without that guard, for a single
+writer on a storage that knows none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +84,7 @@ def check_region(scale: Scale, region: Box, unaligned: Unaligned) -> None:
             f"region {region} covers {kind} of {grid.chunk_size} voxels (from voxel_offset "
             f"{scale.voxel_offset}) only in part; the whole {kind} around it are "
             f"{grid.rounded_out(region)}. Write those, or pass "
-            'unaligned="read-modify-write" (never from two writers at once)'
+            'unaligned="read-modify-write"'
         )
 
 

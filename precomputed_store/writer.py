@@ -10,7 +10,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from precomputed_store.engine import ChunkedArray
 from precomputed_store.errors import ChunkError, FormatError
 from precomputed_store.grid import XYZ, Box
 from precomputed_store.progress import Advance
-from precomputed_store.storage import run_sync
+from precomputed_store.storage import Blob, Update, run_sync
 from precomputed_store.write_plan import Unaligned, WriteUnit, check_region, plan_write
 
 __all__ = ["ChunkWriter", "Compress", "RegionWriter", "WriteOptions", "is_fill", "writer_for"]
@@ -47,8 +47,11 @@ class WriteOptions:
     write_empty_chunks : bool
         Store chunks that hold only the fill value (zero). By default they are not
         stored, and one that exists is removed.
-    unaligned : {"raise", "read-modify-write"}
-        What to do with a region that covers chunks only in part.
+    unaligned : {"raise", "read-modify-write", "unguarded-read-modify-write"}
+        What to do with a region that covers chunks (shards, where there are shards) only in
+        part. ``"read-modify-write"`` loses nothing of what others write into the same object
+        at the same time: local disks, memory, S3 and Google Cloud Storage can do that. The
+        unguarded kind is for a single writer elsewhere.
     cache_control : str
         Cache header of stored chunks, where the storage keeps one.
     """
@@ -67,9 +70,10 @@ class WriteOptions:
         level = self.compress_level
         if isinstance(level, bool) or not isinstance(level, int | None):
             raise TypeError(f"compress_level is {level!r}; expected an integer")
-        if self.unaligned not in ("raise", "read-modify-write"):
+        if self.unaligned not in get_args(Unaligned):
             raise ValueError(
-                f"unaligned is {self.unaligned!r}; expected 'raise' or 'read-modify-write'"
+                f"unaligned is {self.unaligned!r}; expected 'raise' or 'read-modify-write' (or "
+                "'unguarded-read-modify-write')"
             )
 
 
@@ -89,6 +93,11 @@ class RegionWriter(ABC):
     array: ChunkedArray
     options: WriteOptions = field(default_factory=WriteOptions)
     keep_stored: bool = False
+
+    @property
+    def guarded(self) -> bool:
+        """Whether changes of what is stored must not be made over those of others."""
+        return self.options.unaligned != "unguarded-read-modify-write"
 
     @property
     @abstractmethod
@@ -149,6 +158,10 @@ class RegionWriter(ABC):
         """The bytes to store for a chunk, or None where it should not be stored."""
         if not self.options.write_empty_chunks and is_fill(chunk):
             return None
+        return self.encode_chunk(cell, chunk)
+
+    def encode_chunk(self, cell: XYZ, chunk: ChunkArray) -> bytes:
+        """The bytes to store for a chunk, whatever it holds."""
         try:
             data = self.array.scale.codec.encode(chunk)
         except FormatError as error:
@@ -249,9 +262,25 @@ class ChunkWriter(RegionWriter):
                 cache_control=self.options.cache_control,
             )
 
-    def _merged(self, unit: WriteUnit, region: Box, data: ChunkArray) -> ChunkArray:
-        old = None if unit.is_whole else self.array.read_chunk(unit.cell)
-        return self.merged(unit.cell, old, region, data)
+    def _update(self, unit: WriteUnit, region: Box, data: ChunkArray) -> Update:
+        """The change of a chunk that is covered in part."""
+
+        def change(stored: Blob | None) -> bytes | None:
+            old = None if stored is None else self.array.decode(unit.cell, stored)
+            chunk = self.merged(unit.cell, old, region, data)
+            packed = self.pack(unit.cell, chunk)
+            if packed is None and not self.array.storage.can_delete_if:
+                return self.encode_chunk(unit.cell, chunk)
+            return packed
+
+        return Update(
+            key=self._source.write_key(unit.cell),
+            change=change,
+            content_type=self.array.scale.codec.content_type,
+            content_encoding=self.content_encoding,
+            cache_control=self.options.cache_control,
+            guarded=self.guarded,
+        )
 
     def _write_threaded(
         self,
@@ -260,13 +289,16 @@ class ChunkWriter(RegionWriter):
         data: ChunkArray,
         advance: Advance | None,
     ) -> None:
+        storage = self.array.storage
+
         def write(unit: WriteUnit) -> None:
-            if not (self.keep_stored and storage.exists(self._source.write_key(unit.cell))):
-                self.write_chunk(unit.cell, self._merged(unit, region, data))
+            if not unit.is_whole:
+                storage.apply(self._update(unit, region, data))
+            elif not (self.keep_stored and storage.exists(self._source.write_key(unit.cell))):
+                self.write_chunk(unit.cell, self.merged(unit.cell, None, region, data))
             if advance is not None:
                 advance(1)
 
-        storage = self.array.storage
         run_batches(write, units, workers=storage.concurrency)
 
     async def _write_all(
@@ -277,19 +309,26 @@ class ChunkWriter(RegionWriter):
         advance: Advance | None,
     ) -> None:
         """Encode in threads, keep many requests in flight."""
-        loop = asyncio.get_running_loop()
         storage = self.array.storage
 
         async def write(unit: WriteUnit) -> None:
-            if self.keep_stored and await storage.exists_async(self._source.write_key(unit.cell)):
-                return
-            chunk = await loop.run_in_executor(codec_pool(), self._merged, unit, region, data)
-            packed = await loop.run_in_executor(codec_pool(), self.pack, unit.cell, chunk)
-            await self.store_async(unit.cell, packed)
+            if not unit.is_whole:
+                await storage.apply_async(self._update(unit, region, data))
+            elif not (
+                self.keep_stored and await storage.exists_async(self._source.write_key(unit.cell))
+            ):
+                await self._write_whole(unit, region, data)
             if advance is not None:
                 advance(1)
 
         await bounded(storage.concurrency)(units, write)
+
+    async def _write_whole(self, unit: WriteUnit, region: Box, data: ChunkArray) -> None:
+        def packed() -> bytes | None:
+            return self.pack(unit.cell, self.merged(unit.cell, None, region, data))
+
+        loop = asyncio.get_running_loop()
+        await self.store_async(unit.cell, await loop.run_in_executor(codec_pool(), packed))
 
 
 def is_fill(chunk: ChunkArray) -> bool:

@@ -6,5 +6,15 @@ from precomputed_store.storage.base import Blob, ByteRange
 from precomputed_store.storage.bridge import run_async, run_sync
 from precomputed_store.storage.retry import RetryPolicy
 from precomputed_store.storage.storage import Storage, open_storage
+from precomputed_store.storage.update import Update
 
-__all__ = ["Blob", "ByteRange", "RetryPolicy", "Storage", "open_storage", "run_async", "run_sync"]
+__all__ = [
+    "Blob",
+    "ByteRange",
+    "RetryPolicy",
+    "Storage",
+    "Update",
+    "open_storage",
+    "run_async",
+    "run_sync",
+]

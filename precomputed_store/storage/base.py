@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 from precomputed_store.codecs.base import Buffer
 from precomputed_store.errors import StorageError
 from precomputed_store.storage.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from precomputed_store.storage.update import Update
 
 __all__ = [
     "AsyncBackend",
@@ -40,11 +43,22 @@ class Blob(NamedTuple):
     certain : bool
         False where the storage cannot tell whether something is to be undone, because a
         client in between (a cache, an unknown protocol) may have undone it or not.
+    version : hashable
+        Another object under the same key has another version; None where the storage does
+        not say.
     """
 
     data: Buffer
     content_encoding: str | None
     certain: bool = True
+    version: Hashable = None
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the same is stored; when it was stored does not matter."""
+        return isinstance(other, Blob) and self[:3] == other[:3]
+
+    def __hash__(self) -> int:
+        return hash(self[:3])
 
 
 class Page(NamedTuple):
@@ -132,6 +146,7 @@ class ThreadedBackend(ABC):
 
     threaded: ClassVar[bool] = True
     has_headers: ClassVar[bool] = False
+    can_delete_if: ClassVar[bool] = True
     concurrency: int
 
     @abstractmethod
@@ -149,12 +164,16 @@ class ThreadedBackend(ABC):
     @abstractmethod
     def names(self) -> Iterator[str]: ...
 
+    @abstractmethod
+    def update(self, request: Update) -> None: ...
+
 
 class AsyncBackend(ABC):
     """Storage behind coroutines that run on fsspec's event loop only."""
 
     threaded: ClassVar[bool] = False
     has_headers: ClassVar[bool] = False
+    can_delete_if: ClassVar[bool] = True
     concurrency: int = 64
 
     @abstractmethod
@@ -171,6 +190,9 @@ class AsyncBackend(ABC):
 
     @abstractmethod
     async def page(self, token: str | None) -> Page: ...
+
+    @abstractmethod
+    async def update(self, request: Update) -> None: ...
 
 
 def refusal(url: str, *, status: int, reason: str, anonymous: str | None) -> StorageError:

@@ -6,6 +6,7 @@ with their ``Content-Encoding``, and retries are made in one place.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from precomputed_store.codecs.base import Buffer
 from precomputed_store.errors import StorageError
 from precomputed_store.storage.base import AsyncBackend, Blob, Get, Page, Place, Put, refusal
 from precomputed_store.storage.exchange import (
@@ -25,11 +27,13 @@ from precomputed_store.storage.exchange import (
     timeouts,
 )
 from precomputed_store.storage.retry import retry_async
+from precomputed_store.storage.update import Update, no_conditions, tries, write_id
 from precomputed_store.url import split_url
 
 __all__ = ["GcsBackend", "with_default_token"]
 
 _ANONYMOUS = "{'token': 'anon'}"
+_MARK = "precomputed-store-write"
 
 
 def with_default_token(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,32 +93,81 @@ class GcsBackend(AsyncBackend):
         return blob_of(answer, request, f"{self._place.url}/{request.key}")
 
     async def put(self, request: Put) -> None:
+        answer = await self._upload(request, {}, {})
+        if answer.status >= 300:
+            raise self._refusal(answer, request.key)
+
+    async def update(self, request: Update) -> None:
+        url = f"{self._place.url}/{request.key}"
+        for wait_s in tries(url):
+            await asyncio.sleep(wait_s)
+            blob = await self.get(Get(key=request.key))
+            if blob is not None and blob.version is None:
+                raise no_conditions(url)
+            new = await asyncio.to_thread(request.change, blob)
+            generation = "0" if blob is None else str(blob.version)
+            if await self._store_if(request, new, generation):
+                return
+
+    async def _store_if(self, request: Update, new: Buffer | None, generation: str) -> bool:
+        """Store, or remove, if nobody else did; whether that is done."""
+        condition = {"ifGenerationMatch": generation}
+        if new is None:
+            if generation == "0":
+                return True
+            path = f"storage/v1/{self._object(request.key)}"
+            answer = await self._exchange("DELETE", path, condition, key=request.key)
+            if answer.status == 404:
+                return True
+        else:
+            mark = write_id()
+            answer = await self._upload(request.put(new), condition, {_MARK: mark})
+            if answer.status == 412 and await self._mark(request.key) == mark:
+                # Stored by a try whose answer was lost.
+                return True
+        if answer.status == 412:
+            return False
+        if answer.status >= 300:
+            raise self._refusal(answer, request.key)
+        return True
+
+    async def _mark(self, key: str) -> str | None:
+        """The mark of the write that stored an object."""
+        path = f"storage/v1/{self._object(key)}"
+        answer = await self._exchange("GET", path, {"fields": "metadata"}, key=key)
+        if self._absent(answer, key):
+            return None
+        found = (json.loads(answer.body).get("metadata") or {}).get(_MARK)
+        return None if found is None else str(found)
+
+    async def _upload(
+        self, request: Put, condition: Mapping[str, str], metadata: Mapping[str, str]
+    ) -> Answer:
         boundary = f"=={os.urandom(16).hex()}=="
         resource = {
             "name": self._prefix + request.key,
             "contentType": request.content_type,
             "contentEncoding": request.content_encoding,
             "cacheControl": request.cache_control,
+            "metadata": dict(metadata),
             # The server refuses a body that does not match.
             "md5Hash": base64.b64encode(
                 hashlib.md5(request.data, usedforsecurity=False).digest()
             ).decode(),
         }
-        metadata = json.dumps({name: value for name, value in resource.items() if value})
+        described = json.dumps({name: value for name, value in resource.items() if value})
         head = (
-            f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{metadata}\r\n"
+            f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{described}\r\n"
             f"--{boundary}\r\nContent-Type: {request.content_type}\r\n\r\n"
         )
-        answer = await self._exchange(
+        return await self._exchange(
             "POST",
             f"upload/storage/v1/b/{quote(self._bucket, safe='')}/o",
-            {"uploadType": "multipart"},
+            {"uploadType": "multipart", **condition},
             key=request.key,
             headers={"Content-Type": f"multipart/related; boundary={boundary}"},
             data=b"".join((head.encode(), request.data, f"\r\n--{boundary}--\r\n".encode())),
         )
-        if answer.status >= 300:
-            raise self._refusal(answer, request.key)
 
     async def delete(self, key: str) -> None:
         path = f"storage/v1/{self._object(key)}"

@@ -30,6 +30,7 @@ from precomputed_store.storage.retry import (
     retry_async,
     retry_sync,
 )
+from precomputed_store.storage.update import Update, unguarded, unguarded_async
 from precomputed_store.url import split_url
 
 __all__ = ["AsyncGenericBackend", "ThreadedGenericBackend", "generic_backend"]
@@ -140,6 +141,9 @@ class AsyncGenericBackend(_Generic, AsyncBackend):
     async def delete(self, key: str) -> None:
         await self._tried(lambda: self._fs._rm_file(self._path(key)), key)
 
+    async def update(self, request: Update) -> None:
+        await unguarded_async(self, request, Get(key=request.key), self._url(request.key))
+
     async def exists(self, key: str) -> bool:
         return bool(await self._tried(lambda: self._fs._exists(self._path(key)), key))
 
@@ -222,6 +226,9 @@ class ThreadedGenericBackend(_Generic, ThreadedBackend):
 
     def delete(self, key: str) -> None:
         self._tried(lambda: self._fs.rm_file(self._path(key)), key)
+
+    def update(self, request: Update) -> None:
+        unguarded(self, request, Get(key=request.key), self._url(request.key))
 
     def exists(self, key: str) -> bool:
         return bool(self._tried(lambda: self._fs.exists(self._path(key)), key))

@@ -20,6 +20,8 @@ from precomputed_store.storage.retry import retry_async
 if TYPE_CHECKING:
     from yarl import URL
 
+    from precomputed_store.storage.update import Update
+
 __all__ = ["HttpBackend"]
 
 _PATH_SAFE = "/-._~!$&'()*+,;=:@"
@@ -66,6 +68,9 @@ class HttpBackend(AsyncBackend):
         raise self._read_only()
 
     async def delete(self, key: str) -> None:
+        raise self._read_only()
+
+    async def update(self, request: Update) -> None:
         raise self._read_only()
 
     async def page(self, token: str | None) -> Page:

@@ -13,12 +13,15 @@ import stat
 import time
 from collections.abc import Iterator
 from functools import cached_property
+from typing import TypeAlias
 
 from precomputed_store.codecs.base import Buffer
 from precomputed_store.codecs.content import SUFFIXES
 from precomputed_store.concurrency import num_cores
 from precomputed_store.errors import StorageError
 from precomputed_store.storage.base import Blob, Get, Place, Put, ThreadedBackend
+from precomputed_store.storage.locks import locked
+from precomputed_store.storage.update import Update, tries
 from precomputed_store.url import local_path
 
 __all__ = ["LocalBackend", "is_temporary", "logical_name", "sweep_temporaries"]
@@ -39,6 +42,10 @@ _LOOKS = 8
 _LATELY_S = 0.1
 
 
+_Found: TypeAlias = tuple[int, str, str | None]
+"""A file descriptor, the path and the compression of an object."""
+
+
 class LocalBackend(ThreadedBackend):
     def __init__(self, place: Place) -> None:
         self.concurrency = num_cores()
@@ -55,7 +62,7 @@ class LocalBackend(ThreadedBackend):
         try:
             if encoding is not None and request.byte_range is not None:
                 raise request.compressed(encoding, path)
-            return Blob(_read(fd, path, request), encoding)
+            return _blob(fd, path, encoding, request)
         except StorageError:
             raise
         except OSError as error:
@@ -65,20 +72,76 @@ class LocalBackend(ThreadedBackend):
 
     def put(self, request: Put) -> None:
         path = self._path(request.key)
-        target = path
-        if request.content_encoding is not None:
-            target += SUFFIXES[request.content_encoding]
+        target = _target(path, request)
+        with self._complete(path, request.data) as temporary, locked(os.path.dirname(path)):
+            os.replace(temporary, target)
+            self._remove(path, keep=target)
+
+    @contextlib.contextmanager
+    def _complete(self, path: str, data: Buffer) -> Iterator[str]:
+        """A file with these bytes beside `path`, which goes if it is not given another name."""
         temporary = f"{os.path.dirname(path)}/{_temporary_name()}"
         try:
-            self._write(temporary, request.data)
-            os.replace(temporary, target)
-        except BaseException as error:
+            self._write(temporary, data)
+            yield temporary
+        except OSError as error:
+            if isinstance(error, StorageError):
+                raise
+            raise _failed(path, error) from error
+        finally:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-            if isinstance(error, OSError):
-                raise _failed(target, error) from error
-            raise
-        self._remove(path, keep=target)
+
+    def update(self, request: Update) -> None:
+        path = self._path(request.key)
+        for wait_s in tries(path):
+            time.sleep(wait_s)
+            # Open until the end: no other file can get its number meanwhile.
+            found = self._find(path)
+            try:
+                if self._change(request, path, found):
+                    return
+            finally:
+                if found is not None:
+                    os.close(found[0])
+
+    def _change(self, request: Update, path: str, found: _Found | None) -> bool:
+        """Store what is to be instead of what was found, if it is still that."""
+        blob = None
+        if found is not None:
+            fd, name, encoding = found
+            try:
+                blob = _blob(fd, name, encoding, Get(key=request.key))
+            except OSError as error:
+                raise _failed(name, error) from error
+        new = request.change(blob)
+        if new is None and found is None:
+            return True
+        folder = os.path.dirname(path)
+        if new is None:
+            with locked(folder):
+                same = self._is_still(path, found)
+                if same:
+                    self._remove(path, keep=None)
+                return same
+        put = request.put(new)
+        with self._complete(path, new) as temporary, locked(folder):
+            same = self._is_still(path, found)
+            if same:
+                os.replace(temporary, _target(path, put))
+                self._remove(path, keep=_target(path, put))
+            return same
+
+    def _is_still(self, path: str, found: _Found | None) -> bool:
+        """Whether the file under a name is the one that was opened. Files are never changed."""
+        now = self._find(path)
+        if now is None or found is None:
+            same = now is None and found is None
+        else:
+            same = now[1] == found[1] and os.path.sameopenfile(now[0], found[0])
+        if now is not None:
+            os.close(now[0])
+        return same
 
     def delete(self, key: str) -> None:
         self._remove(self._path(key), keep=None)
@@ -134,7 +197,7 @@ class LocalBackend(ThreadedBackend):
             "this layer may refer to; open it with a wider root if you trust it"
         )
 
-    def _find(self, path: str) -> tuple[int, str, str | None] | None:
+    def _find(self, path: str) -> _Found | None:
         """A file descriptor, the path and the compression of an object, or None."""
         fd = self._open(path)
         if fd is not None:
@@ -197,6 +260,13 @@ class LocalBackend(ThreadedBackend):
                 raise _failed(name, error) from error
 
 
+def _target(path: str, request: Put) -> str:
+    """The file that an object is stored in: its compression is a suffix."""
+    if request.content_encoding is None:
+        return path
+    return path + SUFFIXES[request.content_encoding]
+
+
 def _create(path: str) -> int:
     for _ in range(10):
         try:
@@ -206,8 +276,13 @@ def _create(path: str) -> int:
     return os.open(path, _CREATE, 0o666)
 
 
-def _read(fd: int, path: str, request: Get) -> bytes:
+def _blob(fd: int, path: str, encoding: str | None, request: Get) -> Blob:
     found = os.fstat(fd)
+    data = _read(fd, path, request, found)
+    return Blob(data, encoding, True, (found.st_ino, found.st_mtime_ns, found.st_size))
+
+
+def _read(fd: int, path: str, request: Get, found: os.stat_result) -> bytes:
     if not stat.S_ISREG(found.st_mode):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
         raise StorageError(f"{path}: {kind}; expected a file")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 from precomputed_store.codecs.content import SUFFIXES
 from precomputed_store.concurrency import num_cores
 from precomputed_store.errors import StorageError
 from precomputed_store.storage.base import Blob, Get, Place, Put, ThreadedBackend
+from precomputed_store.storage.bridge import shared
+from precomputed_store.storage.update import Update, tries
 from precomputed_store.url import split_url
 
 __all__ = ["MemoryBackend"]
@@ -20,6 +24,7 @@ class MemoryBackend(ThreadedBackend):
         self.concurrency = num_cores()
         self._url = place.url
         self._fs = filesystem
+        self._lock = shared("lock of memory", threading.RLock)
         self._folder = f"/{split_url(place.url).path}".rstrip("/")
 
     def get(self, request: Get) -> Blob | None:
@@ -41,9 +46,17 @@ class MemoryBackend(ThreadedBackend):
             if len(data) != request.byte_range[1] - request.byte_range[0]:
                 raise request.past_end(None, url)
         request.check_size(len(data), url)
-        return Blob(data, encoding)
+        return Blob(data, encoding, version=self._version(path))
+
+    def _version(self, path: str) -> Hashable:
+        stored = self._fs.store.get(path)
+        return None if stored is None else (id(stored), stored.modified)
 
     def put(self, request: Put) -> None:
+        with self._lock:
+            self._put(request)
+
+    def _put(self, request: Put) -> None:
         paths = dict(self._candidates(request.key))
         target = paths.pop(request.content_encoding)
         try:
@@ -53,7 +66,31 @@ class MemoryBackend(ThreadedBackend):
         for other in paths.values():
             self._remove(other)
 
+    def update(self, request: Update) -> None:
+        for wait_s in tries(f"{self._url}/{request.key}"):
+            time.sleep(wait_s)
+            # Held here, so that no other object can take its place in memory.
+            before = self._stored(request.key)
+            new = request.change(self.get(Get(key=request.key)))
+            with self._lock:
+                if self._stored(request.key) is not before:
+                    continue
+                if new is None:
+                    self._delete(request.key)
+                else:
+                    self._put(request.put(new))
+                return
+
+    def _stored(self, key: str) -> object:
+        """The object under a key, whatever its suffix."""
+        found = (self._fs.store.get(path) for _, path in self._candidates(key))
+        return next((stored for stored in found if stored is not None), None)
+
     def delete(self, key: str) -> None:
+        with self._lock:
+            self._delete(key)
+
+    def _delete(self, key: str) -> None:
         for _, path in self._candidates(key):
             self._remove(path)
 

@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from precomputed_store.codecs.content import from_header
-from precomputed_store.errors import StorageError
+from precomputed_store.errors import StorageError, UnsupportedError
 from precomputed_store.storage.base import (
     AsyncBackend,
     Blob,
@@ -24,12 +24,20 @@ from precomputed_store.storage.base import (
     Put,
     refusal,
 )
+from precomputed_store.storage.bridge import shared
 from precomputed_store.storage.retry import (
     TRANSIENT_STATUSES,
     RetryPolicy,
     TransientError,
     retry_after,
     retry_async,
+)
+from precomputed_store.storage.update import (
+    Update,
+    no_conditions,
+    tries,
+    unguarded_async,
+    write_id,
 )
 
 __all__ = ["S3Backend", "with_default_credentials", "with_limits"]
@@ -52,6 +60,7 @@ _TRANSIENT_CODES = frozenset(
 _REMEMBERED_S = 10.0
 _PART = 1 << 20
 _PAGE_NAMES = 1000
+_MARK = "precomputed-store-write"
 
 
 def with_default_credentials(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,6 +114,8 @@ def with_limits(
 
 class S3Backend(AsyncBackend):
     has_headers = True
+    # Few servers take a condition for it.
+    can_delete_if = False
 
     def __init__(self, place: Place, filesystem: Any) -> None:
         self._place = place
@@ -133,6 +144,9 @@ class S3Backend(AsyncBackend):
         return await retry_async(attempt, policy=self._place.retry, url=url)
 
     async def put(self, request: Put) -> None:
+        await self._call("put_object", self._described(request), request.key, missing=frozenset())
+
+    def _described(self, request: Put) -> dict[str, Any]:
         arguments = {
             "Key": self._prefix + request.key,
             "Body": bytes(request.data),
@@ -140,8 +154,64 @@ class S3Backend(AsyncBackend):
             "ContentEncoding": request.content_encoding,
             "CacheControl": request.cache_control,
         }
-        given = {name: value for name, value in arguments.items() if value is not None}
-        await self._call("put_object", given, request.key, missing=frozenset())
+        return {name: value for name, value in arguments.items() if value is not None}
+
+    async def update(self, request: Update) -> None:
+        url = f"{self._place.url}/{request.key}"
+        if not await self._knows_conditions():
+            await unguarded_async(self, request, Get(key=request.key), url)
+            return
+        failed: str | None = None
+        for wait_s in tries(url):
+            await asyncio.sleep(wait_s)
+            blob = await self.get(Get(key=request.key))
+            tag = None if blob is None else str(blob.version or "")
+            if tag == "":
+                raise no_conditions(url)
+            new = await asyncio.to_thread(request.change, blob)
+            if new is None and blob is None:
+                return
+            if new is None:
+                raise UnsupportedError(f"{url}: S3 does not remove an object under a condition")
+            # An object that did not change and yet was refused: some want bare tags.
+            bare = failed is not None and failed == tag
+            if await self._put_if(request.put(new), tag, bare=bare):
+                return
+            failed = tag
+
+    async def _put_if(self, request: Put, tag: str | None, *, bare: bool) -> bool:
+        """Store an object if nobody else did; whether that is done."""
+        mark = write_id()
+        arguments = {**self._described(request), "Metadata": {_MARK: mark}}
+        if tag is None:
+            arguments["IfNoneMatch"] = "*"
+        else:
+            arguments["IfMatch"] = tag.strip('"') if bare else tag
+        # 409: another conditional write was under way. 404: it was removed meanwhile.
+        refused = frozenset({412, 409, *((404,) if tag is not None else ())})
+        answer = await self._call("put_object", arguments, request.key, missing=refused)
+        if answer is not None:
+            return True
+        found = await self._call(
+            "head_object", {"Key": arguments["Key"]}, request.key, missing=frozenset({404})
+        )
+        # Stored by a try whose answer was lost?
+        return found is not None and found.get("Metadata", {}).get(_MARK) == mark
+
+    async def _knows_conditions(self) -> bool:
+        """Whether the server heeds conditions: it is tried once, on an object made for it."""
+        known = shared(("S3 with conditions", self._fs, self._bucket), dict[str, bool])
+        if "known" not in known:
+            key = f"{self._prefix}.precomputed-{write_id()}.tmp"
+            probe = {"Key": key, "Body": b"", "IfNoneMatch": "*"}
+            refused = frozenset({412, 409})
+            try:
+                await self._call("put_object", probe, key, missing=refused)
+                second = await self._call("put_object", probe, key, missing=refused)
+            finally:
+                await self._call("delete_object", {"Key": key}, key, missing=frozenset({404}))
+            known["known"] = second is None
+        return known["known"]
 
     async def delete(self, key: str) -> None:
         arguments = {"Key": self._prefix + key}
@@ -232,7 +302,7 @@ class S3Backend(AsyncBackend):
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         if declared is not None and size != declared:
             raise TransientError(f"short body ({size} of {declared} bytes)")
-        return Blob(data, encoding)
+        return Blob(data, encoding, version=answer.get("ETag"))
 
     @staticmethod
     def _check_declared(declared: int, answer: Mapping[str, Any], request: Get, url: str) -> None:

@@ -31,6 +31,7 @@ from precomputed_store.storage.base import (
 )
 from precomputed_store.storage.bridge import generation, run_async, run_sync
 from precomputed_store.storage.retry import DEFAULT_RETRY, RetryPolicy
+from precomputed_store.storage.update import Update
 from precomputed_store.url import default_root, join, local_path, parse_url
 
 __all__ = [
@@ -216,6 +217,32 @@ class Storage:
         """As `delete`, from any event loop."""
         storage, key = _resolve(self, key)
         await storage._call_async("delete", key)
+
+    def apply(self, update: Update) -> None:
+        """Change an object in place of what was read of it: no write in between is lost.
+
+        Raises
+        ------
+        ConflictError
+            Others changed it again and again.
+        UnsupportedError
+            The storage knows no conditions, and the update is to be guarded; or it is read
+            only.
+        StorageError
+            It could not be read or written.
+        """
+        storage, key = _resolve(self, update.key)
+        storage._call("update", replace(update, key=key))
+
+    async def apply_async(self, update: Update) -> None:
+        """As `apply`, from any event loop."""
+        storage, key = _resolve(self, update.key)
+        await storage._call_async("update", replace(update, key=key))
+
+    @property
+    def can_delete_if(self) -> bool:
+        """Whether `apply` can remove an object."""
+        return self._backend.can_delete_if
 
     def exists(self, key: str) -> bool:
         """Whether there is such an object, under whatever suffix.

@@ -7,10 +7,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from precomputed_store.progress import Advance, progress_bar
 from precomputed_store.writing.stages import Stage, all_done
 
 if TYPE_CHECKING:
+    from dask.array import Array
     from dask.delayed import Delayed
 
 __all__ = ["WriteGraph"]
@@ -44,20 +47,46 @@ class WriteGraph:
         from dask.delayed import Delayed
         from dask.highlevelgraph import HighLevelGraph
 
-        keys = [key for stage in self.stages for key in stage.tasks()]
         name = f"to-precomputed-{tokenize(*(stage.name for stage in self.stages))}"
+        if len(self.stages) == 1 and self.stages[0].written is not None:
+            return self._symbolic(self.stages[0].written, name)
         layers: dict[str, Any] = {}
         dependencies: dict[str, set[str]] = {}
         for stage in self.stages:
             layers |= stage.layers
             dependencies |= stage.dependencies
+        keys = [key for stage in self.stages for key in stage.tasks()]
         layers[name] = {name: (call, self.finish, (all_done, keys))}
-        dependencies[name] = {stage.name for stage in self.stages if stage.name in layers}
+        dependencies[name] = {stage.name for stage in self.stages}
         graph = HighLevelGraph(layers, dependencies)
-        # Reading, computing and writing a block become one task; the graph stays symbolic.
+        # Reading, computing and writing a block become one task.
         kept = [stage.name for stage in self.stages]
         fused = optimize_blockwise(graph, keys=[name, *kept])  # type: ignore[no-untyped-call]
         return Delayed(name, fused, layer=name)  # type: ignore[no-untyped-call]
+
+    def _symbolic(self, written: Array, name: str) -> Delayed:
+        """The same for a single array, as a graph that does not grow with its blocks."""
+        import dask.array as da
+        from dask.blockwise import optimize_blockwise
+        from dask.delayed import Delayed
+
+        fused = optimize_blockwise(  # type: ignore[no-untyped-call]
+            written.__dask_graph__(), keys=[written.name]
+        )
+        blocks = da.Array(  # type: ignore[no-untyped-call]
+            fused, written.name, written.chunks, meta=written._meta
+        )
+        done: Array = da.blockwise(  # type: ignore[no-untyped-call]
+            call_after,
+            "",
+            blocks,
+            "czyx",
+            finish=self.finish,
+            name=name,
+            dtype=np.bool_,
+            meta=np.empty((), np.bool_),
+        )
+        return Delayed((done.name,), done.__dask_graph__(), layer=done.name)  # type: ignore[no-untyped-call]
 
     def compute(self, *, progress: bool) -> Any:
         """Run everything and give back what `finish` returns."""
@@ -76,6 +105,11 @@ class WriteGraph:
 
 def call(finish: Callable[[], Any], _after: object) -> Any:
     """What comes after every other task."""
+    return finish()
+
+
+def call_after(_blocks: object, *, finish: Callable[[], Any]) -> Any:
+    """The same after the blocks of an array."""
     return finish()
 
 

@@ -169,9 +169,7 @@ class LayerWrite:
 
     @property
     def writer(self) -> RegionWriter:
-        return writer_for(
-            self.target.array, self.options, keep_stored=self.target.resuming
-        )
+        return writer_for(self.target.array, self.options, keep_stored=self.target.resuming)
 
     @cached_property
     def pyramid(self) -> PyramidWrite:

@@ -65,6 +65,8 @@ class Stage:
         Those of them that have tasks; None: all.
     scattered : tuple, optional
         The keys, where each object has voxels from everywhere.
+    written : dask.array.Array, optional
+        The same as an array with an element for each task, if all of them are to be done.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Stage:
     tiling: Tiling
     pending: Collection[XYZ] | None = None
     scattered: tuple[Key, ...] | None = None
+    written: Array | None = None
 
     def tasks(self, box: Box | None = None) -> Iterator[Key]:
         """The tasks after which the voxels of a box (default: all) are stored."""
@@ -125,6 +128,7 @@ def array_stage(array: Array, sink: ArraySink, *, pending: Pending, staging: Sta
         dependencies=graph.dependencies,
         tiling=sink.tiling.objects,
         pending=pending,
+        written=written if pending is None else None,
     )
 
 

@@ -1,0 +1,68 @@
+"""A lock on a folder of a local disk, for the moment in which a file gets its name."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterator
+
+__all__ = ["locked"]
+
+# Where a folder itself cannot be locked (Windows, some network disks), a file in it is:
+# it begins like temporary files, and stays.
+_LOCK_FILE = ".precomputed-lock.tmp"
+_CANNOT = (errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.ENOLCK, errno.EISDIR, errno.EACCES)
+
+
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """Keep out every other thread and process that does the same. Ends with the process.
+
+    Raises
+    ------
+    OSError
+        The folder is not there, or nothing in it can be locked.
+    """
+    fd = _lock(folder)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+if sys.platform == "win32":
+
+    def _lock(folder: str) -> int:
+        import msvcrt
+
+        fd = os.open(f"{folder}/{_LOCK_FILE}", os.O_RDWR | os.O_CREAT)
+        try:
+            # Tries for ten seconds, then fails with EDEADLOCK.
+            msvcrt.locking(fd, msvcrt.LK_LOCK, 1)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+else:
+
+    def _lock(folder: str) -> int:
+        try:
+            return _flock(folder, os.O_RDONLY)
+        except OSError as error:
+            if error.errno not in _CANNOT:
+                raise
+        return _flock(f"{folder}/{_LOCK_FILE}", os.O_RDWR | os.O_CREAT)
+
+    def _flock(path: str, flags: int) -> int:
+        import fcntl
+
+        fd = os.open(path, flags, 0o666)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
