@@ -25,6 +25,8 @@ from precomputed_store.gather import Gatherer
 from precomputed_store.grid import XYZ
 from precomputed_store.layer import Layer, ScaleSelector, open_layer
 from precomputed_store.presence import look_into_absence, note_presence, stored_cells
+from precomputed_store.shard_queue import ShardQueue
+from precomputed_store.shard_writer import ShardWriter
 from precomputed_store.storage import Blob
 from precomputed_store.storage.base import FrozenOptions
 from precomputed_store.writer import RegionWriter, WriteOptions, writer_for
@@ -241,8 +243,8 @@ class ZarrTree:
         if self._holds_document(key, data):
             return
         chunk = self._check_writable(key)
-        writer = self._writer(chunk)
-        writer.store(chunk.cell, writer.compress(_not_empty(key, data)))
+        packed = self._writer(chunk).compress(_not_empty(key, data))
+        self._store(chunk, packed)
 
     async def put_async(self, key: str, data: Buffer) -> None:
         """As `put`, from any event loop."""
@@ -254,14 +256,13 @@ class ZarrTree:
         writer = self._writer(chunk)
         loop = asyncio.get_running_loop()
         packed = await loop.run_in_executor(codec_pool(), writer.compress, _not_empty(key, data))
-        return await writer.store_async(chunk.cell, packed)
+        return await self._store_async(chunk, packed)
 
     def delete(self, key: str) -> None:
         """Remove a chunk; keys that have no value are no matter. For threads."""
         if self.hierarchy.chunk(key) is None and key not in self.hierarchy.documents:
             return
-        chunk = self._check_writable(key)
-        self._writer(chunk).store(chunk.cell, None)
+        self._store(self._check_writable(key), None)
 
     async def delete_async(self, key: str) -> None:
         """As `delete`, from any event loop."""
@@ -269,8 +270,26 @@ class ZarrTree:
             return await asyncio.to_thread(self.delete, key)
         if self.hierarchy.chunk(key) is None and key not in self.hierarchy.documents:
             return None
-        chunk = self._check_writable(key)
-        return await self._writer(chunk).store_async(chunk.cell, None)
+        return await self._store_async(self._check_writable(key), None)
+
+    def _store(self, chunk: ChunkKey, data: bytes | None) -> None:
+        """Store or remove an encoded chunk. For threads."""
+        writer = self._writer(chunk)
+        if isinstance(writer, ShardWriter):
+            self._queues.setdefault(chunk.scale_index, ShardQueue(writer)).store(chunk.cell, data)
+        else:
+            writer.store(chunk.cell, data)
+
+    async def _store_async(self, chunk: ChunkKey, data: bytes | None) -> None:
+        writer = self._writer(chunk)
+        if isinstance(writer, ShardWriter):
+            await asyncio.to_thread(self._store, chunk, data)
+        else:
+            await writer.store_async(chunk.cell, data)
+
+    @cached_property
+    def _queues(self) -> dict[int, ShardQueue]:
+        return {}
 
     def _holds_document(self, key: str, data: Buffer) -> bool:
         return key in self.hierarchy.documents and self.hierarchy.holds_document(key, bytes(data))

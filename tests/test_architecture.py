@@ -36,7 +36,9 @@ ISOLATED = {"_decoder_process", "_decoder_worker", "_shared_memory"}
 ENGINE = {
     "chunk_source",
     "engine",
+    "info_edits",
     "layer",
+    "shard_queue",
     "shard_source",
     "shard_writer",
     "validation",
