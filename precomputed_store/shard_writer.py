@@ -28,7 +28,7 @@ from precomputed_store.shard_assembly import (
     in_shard_order,
     split_shard,
 )
-from precomputed_store.shard_source import forget_shard
+from precomputed_store.shard_cache import forget_shard
 from precomputed_store.sharding import locate, locate_many, shard_name
 from precomputed_store.storage import Blob, Update
 from precomputed_store.write_plan import unit_grid

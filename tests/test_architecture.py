@@ -38,6 +38,7 @@ ENGINE = {
     "engine",
     "info_edits",
     "layer",
+    "shard_cache",
     "shard_queue",
     "shard_source",
     "shard_writer",
