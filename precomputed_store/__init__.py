@@ -33,6 +33,7 @@ _PUBLIC = {
     "create": "layer",
     "open_dask": "dask_io",
     "open_layer": "layer",
+    "open_source": "importing",
     "open_volume": "volume",
     "to_precomputed": "writing",
     "validate": "validation",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         VolumeNotFoundError as VolumeNotFoundError,
     )
     from precomputed_store.grid import Box as Box
+    from precomputed_store.importing import open_source as open_source
     from precomputed_store.layer import Layer as Layer, create as create, open_layer as open_layer
     from precomputed_store.metadata import (
         Scale as Scale,
