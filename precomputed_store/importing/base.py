@@ -93,6 +93,8 @@ class SliceHeader:
     dtype : numpy.dtype
     axes : str
         ``"yx"``, or with ``c`` for channels somewhere.
+    rows : int or None
+        How many rows are stored together; None if the slice cannot be read in part.
     resolution : tuple of (float or None), optional
         Nanometres along each axis.
     """
@@ -100,6 +102,7 @@ class SliceHeader:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     axes: str
+    rows: int | None = None
     resolution: tuple[float | None, ...] = ()
 
 
@@ -113,13 +116,10 @@ class SliceReader:
         Path → `SliceHeader`.
     read : callable
         Path and rows (a slice along y) → array with the axes of the header.
-    reads_rows : bool
-        Whether a few rows cost less than the whole slice.
     """
 
     header: Callable[[str], SliceHeader]
     read: Callable[[str, slice], np.ndarray[Any, Any]]
-    reads_rows: bool = False
 
 
 def _is_none_of_ours(path: str) -> bool:

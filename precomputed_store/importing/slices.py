@@ -14,12 +14,15 @@ from precomputed_store.errors import FormatError
 from precomputed_store.importing.base import FoundArray, SliceHeader, SliceReader
 from precomputed_store.importing.lazy import as_dask
 
-__all__ = ["open_slices", "slice_rows"]
+__all__ = ["band_rows", "open_slices"]
 
-BAND_BYTES = 8 << 20
-"""Slices are read in bands of about so many bytes, where their format can be read so.
+BAND_BYTES = 2 << 20
+"""Slices are read in bands of about so many bytes, where they are stored in such.
 
-A Precomputed chunk takes voxels of 64 slices, which have to be in memory together."""
+A Precomputed chunk takes voxels of 64 slices, which have to be in memory together: so many
+bands are what `to_precomputed` writes at once."""
+
+_CHUNK_ROWS = 64
 
 _THREADS = 8
 
@@ -94,8 +97,7 @@ def open_slices(paths: Sequence[str], reader: SliceReader) -> FoundArray:
     stack = SliceStack(paths=tuple(paths), header=first, reader=reader)
     blocks = list(stack.shape)
     blocks[0] = 1
-    if reader.reads_rows:
-        blocks[1 + first.axes.index("y")] = slice_rows(first)
+    blocks[1 + first.axes.index("y")] = band_rows(first)
     return FoundArray(
         array=as_dask(stack, tuple(blocks)),
         axes="z" + first.axes,
@@ -103,13 +105,14 @@ def open_slices(paths: Sequence[str], reader: SliceReader) -> FoundArray:
     )
 
 
-def slice_rows(header: SliceHeader) -> int:
-    """How many rows of a slice are read at once: multiples of 64 of about `BAND_BYTES`."""
+def band_rows(header: SliceHeader) -> int:
+    """How many rows of a slice are read at once: whole chunks, and what is stored together."""
     height = header.shape[header.axes.index("y")]
     row = math.prod(header.shape) // height * header.dtype.itemsize
-    if height * row <= 2 * BAND_BYTES:
+    if header.rows is None or height * row <= 2 * BAND_BYTES:
         return height
-    return min(height, max(BAND_BYTES // row // 64 * 64, 64))
+    unit = header.rows if header.rows > _CHUNK_ROWS else math.lcm(header.rows, _CHUNK_ROWS)
+    return min(height, max(BAND_BYTES // row // unit * unit, unit))
 
 
 def _shape(header: SliceHeader) -> str:

@@ -20,7 +20,7 @@ from precomputed_store.importing.base import (
     SliceReader,
 )
 from precomputed_store.importing.lazy import MappedFile, as_dask
-from precomputed_store.importing.slices import slice_rows
+from precomputed_store.importing.slices import band_rows
 from precomputed_store.importing.tiff_metadata import voxel_size
 
 if TYPE_CHECKING:
@@ -43,23 +43,7 @@ def open_tiff(request: ImportRequest) -> FoundArray:
         resolution = voxel_size(file, index, axes)
     if isinstance(array, MappedFile):
         return FoundArray(array=array.as_dask(), axes=axes, resolution=resolution)
-    header = SliceHeader(shape=array.shape[-2:], dtype=array.dtype, axes="yx")
-    blocks = [1] * len(axes)
-    for axis, letter in enumerate(axes):
-        if letter in "xc":
-            blocks[axis] = array.shape[axis]
-        elif letter == "y":
-            blocks[axis] = slice_rows(_page_header(array.shape, axes, header))
-    return FoundArray(array=as_dask(array, tuple(blocks)), axes=axes, resolution=resolution)
-
-
-def _page_header(shape: tuple[int, ...], axes: str, header: SliceHeader) -> SliceHeader:
-    kept = [i for i, letter in enumerate(axes) if letter in "yxc"]
-    return SliceHeader(
-        shape=tuple(shape[i] for i in kept),
-        dtype=header.dtype,
-        axes="".join(axes[i] for i in kept),
-    )
+    return FoundArray(array=as_dask(array, array.blocks(axes)), axes=axes, resolution=resolution)
 
 
 @contextmanager
@@ -96,6 +80,12 @@ def _mapped(path: str, series: TiffPageSeries) -> MappedFile | None:
     return MappedFile(path=path, offset=series.dataoffset, shape=series.shape, dtype=dtype)
 
 
+def _stored_rows(series: TiffPageSeries) -> int:
+    """How many rows a strip or tile has; one where nothing is compressed."""
+    page = series.keyframe
+    return 1 if page.is_memmappable else page.tilelength if page.is_tiled else page.rowsperstrip
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TiffSeries:
     """A series that is read by strips and tiles. Its file is opened once per process."""
@@ -103,6 +93,7 @@ class TiffSeries:
     manager: CachingFileManager[OpenSeries]
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    rows: int
 
     @classmethod
     def of(cls, path: str, index: int, series: TiffPageSeries) -> TiffSeries:
@@ -111,11 +102,21 @@ class TiffSeries:
         if series.dtype is None:
             raise UnsupportedError(f"{path}: tifffile knows no data type for this image")
         manager = CachingFileManager(OpenSeries, path, index)
-        return cls(manager=manager, shape=series.shape, dtype=series.dtype)
+        rows = _stored_rows(series)
+        return cls(manager=manager, shape=series.shape, dtype=series.dtype, rows=rows)
 
     @property
     def ndim(self) -> int:
         return len(self.shape)
+
+    def blocks(self, axes: str) -> tuple[int, ...]:
+        """One page at a time, or a band of it."""
+        page = {a: n for a, n in zip(axes, self.shape, strict=True) if a in "cyx"}
+        header = SliceHeader(
+            shape=tuple(page.values()), dtype=self.dtype, axes="".join(page), rows=self.rows
+        )
+        page["y"] = band_rows(header)
+        return tuple(page.get(axis, 1) for axis in axes)
 
     def __getitem__(self, key: tuple[slice, ...]) -> Any:
         with self.manager.acquire_context() as opened:
@@ -155,6 +156,7 @@ def read_header(path: str) -> SliceHeader:
             shape=series.shape,
             dtype=series.dtype,
             axes=axes,
+            rows=_stored_rows(series),
             resolution=voxel_size(file, 0, axes),
         )
 
@@ -166,6 +168,9 @@ def read_slice(path: str, rows: slice) -> np.ndarray[Any, Any]:
         series = file.series[0]
         y = _axes(series).index("y")
         key = (*(slice(None),) * y, rows)
+        mapped = _mapped(path, series)
+        if mapped is not None:
+            return np.asarray(mapped[key], series.dtype)
         if rows.indices(series.shape[y])[:2] == (0, series.shape[y]):
             whole: np.ndarray[Any, Any] = series.asarray(maxworkers=1)
             return whole
@@ -178,5 +183,5 @@ TIFF = ImportFormat(
     name="tiff",
     suffixes=(".tif", ".tiff", ".btf"),
     open=open_tiff,
-    slices=SliceReader(header=read_header, read=read_slice, reads_rows=True),
+    slices=SliceReader(header=read_header, read=read_slice),
 )
