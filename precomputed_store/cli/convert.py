@@ -15,7 +15,7 @@ import precomputed_store as ps
 from precomputed_store.cli.options import JsonOrText, Numbers, key_value_option, storage_option
 from precomputed_store.cli.text import by, console, count, size
 from precomputed_store.errors import PrecomputedWarning, UnsupportedError
-from precomputed_store.metadata import DATA_TYPES
+from precomputed_store.metadata import DATA_TYPES, ShardingSpec
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -78,14 +78,20 @@ __all__ = ["command"]
     "--pyramid",
     type=JsonOrText(),
     metavar="WHICH",
-    help="Which coarser scales to make, as `to_precomputed` takes it.",
+    help="Coarser scales: auto (the finest axes are halved until a scale fits into a chunk), a "
+    "number of such steps, a factor such as 2x2x1, or JSON such as [[2,2,1],[2,2,2]].",
 )
-@click.option("--method", help="How coarser voxels are made, as `to_precomputed` takes it.")
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "mean", "mode", "min", "max", "stride"]),
+    default="auto",
+    help="How coarser voxels are made. Default: mean for images, mode for segmentations.",
+)
 @click.option(
     "--sharding",
     type=JsonOrText(),
     metavar="HOW",
-    help="Put chunks into shards, as `to_precomputed` takes it.",
+    help="Many chunks in one object: auto, or the parameters of a shard as JSON.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a layer at DESTINATION, all of it.")
 @click.option("--resume", is_flag=True, help="Go on with a conversion that was interrupted.")
@@ -132,31 +138,34 @@ def command(sources: tuple[str, ...], destination: str, **options: Any) -> None:
         _check_type(array, options)
         out = console()
         _say_source(array, out)
+        wish = _wish(array, options)
         with _scheduler(options["scheduler"], options["workers"]):
-            volume = _write(array, destination, options)
-    _say_layer(volume, out)
+            written = ps.to_precomputed(array, destination, **wish)
+    _say_layer(cast("Volume", written), out)
 
 
-def _write(array: xr.DataArray, destination: str, options: dict[str, Any]) -> Volume:
-    """The one call of `to_precomputed`."""
-    later = {name: options[name] or None for name in ("pyramid", "method", "sharding", "resume")}
+def _wish(array: xr.DataArray, options: dict[str, Any]) -> dict[str, Any]:
+    """What to make of it: arguments of `to_precomputed`."""
+    later = {
+        "sharding": _sharding(options["sharding"]),
+        "pyramid": options["pyramid"],
+        "method": None if options["method"] == "auto" else options["method"],
+        "resume": options["resume"] or None,
+    }
     given = {name: value for name, value in later.items() if value is not None}
     known = inspect.signature(ps.to_precomputed).parameters
     if missing := [f"--{name}" for name in given if name not in known]:
         raise UnsupportedError(f"{', '.join(missing)}: not in this version")
-    written = ps.to_precomputed(
-        array,
-        destination,
-        layer_type=options["layer_type"],
-        encoding=options["encoding"],
-        encoding_options=options["encoding_options"] or None,
-        chunk_size=_chunk_size(options["chunk_size"], array),
-        mode="w" if options["overwrite"] else "w-",
-        progress=options["progress"],
-        storage_options=options["storage_options"] or None,
+    return {
         **given,
-    )
-    return cast("Volume", written)
+        "layer_type": options["layer_type"],
+        "encoding": options["encoding"],
+        "encoding_options": options["encoding_options"] or None,
+        "chunk_size": _chunk_size(options["chunk_size"], array),
+        "progress": options["progress"],
+        "mode": "w" if options["overwrite"] else "w-",
+        "storage_options": options["storage_options"] or None,
+    }
 
 
 def _chunk_size(given: tuple[int, ...] | None, array: xr.DataArray) -> Any:
@@ -164,6 +173,13 @@ def _chunk_size(given: tuple[int, ...] | None, array: xr.DataArray) -> Any:
     if given is None or len(given) == 3:
         return given
     return tuple(min(given[0], array.sizes[name]) for name in "xyz")
+
+
+def _sharding(given: Any) -> Any:
+    """``auto``, or the members of `sharding` in `info` as JSON."""
+    if not isinstance(given, dict):
+        return given
+    return ShardingSpec.from_json(given, source="--sharding")
 
 
 def _check_type(array: xr.DataArray, options: dict[str, Any]) -> None:
@@ -260,8 +276,10 @@ def _say_source(array: xr.DataArray, out: Console) -> None:
 def _say_layer(volume: Volume, out: Console) -> None:
     scale = volume.scale
     chunks = count(math.prod(scale.grid.shape), "chunk")
+    coarser = len(volume.info.scales) - 1
+    more = f", and {count(coarser, 'coarser scale')}" if coarser else ""
     out.print(
         f"{volume.layer.storage.url}: {volume.layer_type}, {by(scale.size)} voxels (x, y, z) of "
-        f"{by(scale.resolution)} nm, {scale.encoding}, {chunks}",
+        f"{by(scale.resolution)} nm, {scale.encoding}, {chunks}{more}",
         soft_wrap=True,
     )
