@@ -245,6 +245,7 @@ _OPTIONS = {
     "or pass allow_misread=True to write it for other readers": "such as raw",
     "for example axes='zyx' or axes='czyx'": "for example --axes zyx or --axes czyx",
     "or say which, format=": "or say which, --format",
+    "; the volume's data_type is": "; --dtype or --rescale converts to that, the voxels are",
 }
 """Advice for Python → advice for the command line."""
 

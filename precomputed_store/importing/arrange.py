@@ -87,8 +87,9 @@ def _complaint(
     lengths = ", ".join(f"{letter} {length}" for letter, length in zip(axes, shape, strict=True))
     what = f"has the axes {lengths}"
     if wrong:
-        what += f", of which a layer cannot have {', '.join(dict.fromkeys(wrong))} (or twice)"
+        names = ", ".join(dict.fromkeys(wrong))
+        what += f"; a layer has x, y, z and c, each once, so what is {names}?"
     if missing:
-        what += f", but no {', '.join(missing)}"
-    hint = "" if is_given else ": say which axis is which, for example axes='zyx' or axes='czyx'"
+        what += f"; it has no {', '.join(missing)}"
+    hint = "" if is_given else " Say which axis is which, for example axes='zyx' or axes='czyx'"
     return f"the array {what}{hint}"

@@ -142,6 +142,8 @@ def natural_key(text: str) -> tuple[tuple[int, int | str], ...]:
 def _stack(paths: list[str], chosen: ImportFormat | None, inner: str | None = None) -> Located:
     if len(paths) == 1:
         return locate(paths[0] if inner is None else f"{paths[0]}#{inner}", format=_name(chosen))
+    if not paths:
+        raise ValueError(f"no source. {_known()}")
     formats = {path: chosen or _format_of(path) for path in paths}
     first = formats[paths[0]]
     for path, found in formats.items():
@@ -150,8 +152,7 @@ def _stack(paths: list[str], chosen: ImportFormat | None, inner: str | None = No
                 f"{path}: several files are taken for slices of a stack, which are "
                 f"{' or '.join(_slice_formats())}, all of one kind. Convert other files one by one"
             )
-    if first is None:
-        raise ValueError(f"no source. {_known()}")
+    assert first is not None
     return Located(format=first, paths=tuple(paths), inner=inner, is_stack=True)
 
 

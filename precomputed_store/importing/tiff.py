@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -101,7 +101,7 @@ class TiffSeries:
 
         if series.dtype is None:
             raise UnsupportedError(f"{path}: tifffile knows no data type for this image")
-        manager = CachingFileManager(OpenSeries, path, index)
+        manager = CachingFileManager(OpenSeries, path, index, mode="r")
         rows = _stored_rows(series)
         return cls(manager=manager, shape=series.shape, dtype=series.dtype, rows=rows)
 
@@ -126,11 +126,11 @@ class TiffSeries:
 class OpenSeries:
     """A series as an array, and the file behind it."""
 
-    def __init__(self, path: str, index: int) -> None:
+    def __init__(self, path: str, index: int, *, mode: Literal["r"]) -> None:
         import tifffile
         import zarr
 
-        self._file = tifffile.TiffFile(path)
+        self._file = tifffile.TiffFile(path, mode=mode)
         self._store = self._file.series[index].aszarr(level=0, maxworkers=1)
         self.array = zarr.open_array(self._store, mode="r")
 

@@ -61,7 +61,9 @@ def _known(dtype: npt.DTypeLike) -> np.dtype[Any]:
 
 
 def _cast(array: da.Array, dtype: np.dtype[Any]) -> da.Array:
-    if np.can_cast(array.dtype, dtype, "safe"):
+    # numpy takes int64 → float64 for safe.
+    rounds = array.dtype.kind in "iu" and array.dtype.itemsize == 8 and dtype.kind == "f"
+    if np.can_cast(array.dtype, dtype, "safe") and not rounds:
         return array.astype(dtype)  # type: ignore[no-any-return, no-untyped-call]
     return _mapped(array, cast_block, dtype)
 
