@@ -14,15 +14,16 @@ from precomputed_store.errors import FormatError
 from precomputed_store.importing.base import FoundArray, SliceHeader, SliceReader
 from precomputed_store.importing.lazy import as_dask
 
-__all__ = ["band_rows", "open_slices"]
+__all__ = ["open_slices", "stack_blocks"]
 
 BAND_BYTES = 2 << 20
 """Slices are read in bands of about so many bytes, where they are stored in such.
 
-A Precomputed chunk takes voxels of 64 slices, which have to be in memory together: so many
-bands are what `to_precomputed` writes at once."""
+A Precomputed chunk takes voxels of 64 slices, which have to be in memory together. 64 bands
+of this size are as much as `to_precomputed` writes at once: they are read by one task."""
 
-_CHUNK_ROWS = 64
+_CHUNK = 64
+"""The usual length of a Precomputed chunk."""
 
 _THREADS = 8
 
@@ -57,18 +58,21 @@ class SliceStack:
 
     def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray[Any, Any]:
         which, *inside = key
+        paths = self.paths[which]
         y = self.header.axes.index("y")
-        rows = inside[y]
+        start, stop, _ = inside[y].indices(self.header.shape[y])
+        band = (*self.header.shape[:y], stop - start, *self.header.shape[y + 1 :])
         inside[y] = slice(None)
-        return np.stack([self._read(path, rows)[tuple(inside)] for path in self.paths[which]])
+        voxels = np.empty((len(paths), *band), self.dtype)
+        for plane, path in zip(voxels, paths, strict=True):
+            plane[...] = self._read(path, start, stop, band)
+        result: np.ndarray[Any, Any] = voxels[(slice(None), *inside)]
+        return result
 
-    def _read(self, path: str, rows: slice) -> np.ndarray[Any, Any]:
-        image = self.reader.read(path, rows)
-        start, stop, _ = rows.indices(self.header.shape[self.header.axes.index("y")])
-        expected = tuple(
-            stop - start if axis == "y" else length
-            for axis, length in zip(self.header.axes, self.header.shape, strict=True)
-        )
+    def _read(
+        self, path: str, start: int, stop: int, expected: tuple[int, ...]
+    ) -> np.ndarray[Any, Any]:
+        image = self.reader.read(path, slice(start, stop))
         if image.shape != expected or image.dtype != self.dtype:
             raise FormatError(
                 f"{path}: rows {start}:{stop} are {image.dtype} {image.shape}; expected "
@@ -95,24 +99,38 @@ def open_slices(paths: Sequence[str], reader: SliceReader) -> FoundArray:
                 f"{first.dtype} {_shape(first)}. A stack has one size and one type"
             )
     stack = SliceStack(paths=tuple(paths), header=first, reader=reader)
-    blocks = list(stack.shape)
-    blocks[0] = 1
-    blocks[1 + first.axes.index("y")] = band_rows(first)
+    slices, rows = stack_blocks(first)
+    y = first.axes.index("y")
+    band = (*first.shape[:y], rows, *first.shape[y + 1 :])
     return FoundArray(
-        array=as_dask(stack, tuple(blocks)),
+        array=as_dask(stack, (slices, *band)),
         axes="z" + first.axes,
         resolution=(None, *(first.resolution or (None,) * len(first.shape))),
     )
 
 
-def band_rows(header: SliceHeader) -> int:
-    """How many rows of a slice are read at once: whole chunks, and what is stored together."""
+def stack_blocks(header: SliceHeader) -> tuple[int, int]:
+    """How many slices, and how many rows of each, a task reads.
+
+    Bands of whole chunks, and of whole strips or tiles: of 64 slices where that is little
+    enough, else of fewer, for dask to put together.
+
+    Examples
+    --------
+    >>> plane = SliceHeader(shape=(4096, 4096), dtype=np.dtype("uint8"), axes="yx", rows=16)
+    >>> stack_blocks(plane)
+    (64, 512)
+    """
     height = header.shape[header.axes.index("y")]
     row = math.prod(header.shape) // height * header.dtype.itemsize
-    if header.rows is None or height * row <= 2 * BAND_BYTES:
-        return height
-    unit = header.rows if header.rows > _CHUNK_ROWS else math.lcm(header.rows, _CHUNK_ROWS)
-    return min(height, max(BAND_BYTES // row // unit * unit, unit))
+    rows = height
+    if header.rows is not None and height * row > BAND_BYTES:
+        unit = header.rows if header.rows > _CHUNK else math.lcm(header.rows, _CHUNK)
+        rows = min(height, max(BAND_BYTES // row // unit * unit, unit))
+    slices = _CHUNK
+    while slices > 1 and slices * rows * row > _CHUNK * BAND_BYTES:
+        slices //= 2
+    return slices, rows
 
 
 def _shape(header: SliceHeader) -> str:

@@ -20,7 +20,7 @@ from precomputed_store.importing.base import (
     SliceReader,
 )
 from precomputed_store.importing.lazy import MappedFile, as_dask
-from precomputed_store.importing.slices import band_rows
+from precomputed_store.importing.slices import stack_blocks
 from precomputed_store.importing.tiff_metadata import voxel_size
 
 if TYPE_CHECKING:
@@ -110,13 +110,14 @@ class TiffSeries:
         return len(self.shape)
 
     def blocks(self, axes: str) -> tuple[int, ...]:
-        """One page at a time, or a band of it."""
+        """As many pages and rows as of slices in files of their own."""
         page = {a: n for a, n in zip(axes, self.shape, strict=True) if a in "cyx"}
         header = SliceHeader(
             shape=tuple(page.values()), dtype=self.dtype, axes="".join(page), rows=self.rows
         )
-        page["y"] = band_rows(header)
-        return tuple(page.get(axis, 1) for axis in axes)
+        pages, page["y"] = stack_blocks(header)
+        block = {**page, "z": pages}
+        return tuple(min(block.get(a, 1), n) for a, n in zip(axes, self.shape, strict=True))
 
     def __getitem__(self, key: tuple[slice, ...]) -> Any:
         with self.manager.acquire_context() as opened:

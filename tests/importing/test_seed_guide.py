@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +72,9 @@ def test_the_layer_holds_the_labels_for_every_reader(
 @pytest.fixture(scope="module")
 def scripts() -> Path:
     """The folder of the programs of neuroglancer-scripts."""
-    folder = os.environ.get("NEUROGLANCER_SCRIPTS")
-    found = shutil.which("slices-to-precomputed", path=folder)
+    beside_python = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    folders = os.environ.get("NEUROGLANCER_SCRIPTS", beside_python)
+    found = shutil.which("slices-to-precomputed", path=folders)
     if found is None:
         pytest.skip("no neuroglancer-scripts: pip install it, or set NEUROGLANCER_SCRIPTS")
     return Path(found).parent

@@ -15,7 +15,7 @@ from PIL import Image
 import precomputed_store as ps
 from precomputed_store.errors import FormatError, UnsupportedError
 from precomputed_store.importing.base import SliceHeader
-from precomputed_store.importing.slices import BAND_BYTES, band_rows
+from precomputed_store.importing.slices import BAND_BYTES, stack_blocks
 
 
 def write_tiffs(folder: Path, voxels: np.ndarray, **options: Any) -> list[Path]:
@@ -60,24 +60,31 @@ def test_large_slices_are_read_in_bands(
     write_tiffs(folder, voxels, **options)
     array = ps.open_source(folder)
     assert array.chunks is not None
-    assert array.chunks[0] == (1, 1, 1)
+    assert array.chunks[0] == (3,)
     assert array.chunks[1][0] == (128 if "tile" in options else 64)
     np.testing.assert_array_equal(array.values, voxels)
     np.testing.assert_array_equal(array[:, 130:140, 3:9].values, voxels[:, 130:140, 3:9])
 
 
-def test_a_band_holds_whole_strips_and_whole_chunks() -> None:
-    def rows(stored: int | None, *, width: int = 20_000, height: int = 20_000) -> int:
-        dtype = np.dtype("uint8")
-        return band_rows(SliceHeader(shape=(height, width), dtype=dtype, axes="yx", rows=stored))
-
-    assert rows(None) == 20_000  # a format that cannot be read in part
-    assert rows(20_000) == 20_000  # one strip: every band would decompress all of it
-    assert rows(1) == BAND_BYTES // 20_000 // 64 * 64 == 64
-    assert rows(16) == 64
-    assert rows(100) == 100
-    assert rows(7, width=1000) == 448 * (BAND_BYTES // 1000 // 448)
-    assert rows(1, width=100, height=100) == 100
+@pytest.mark.parametrize(
+    ("stored", "shape", "block"),
+    [
+        (None, (20_000, 20_000), (1, 20_000)),  # a format that cannot be read in part
+        (20_000, (20_000, 20_000), (1, 20_000)),  # every band would decompress all of it
+        (1, (20_000, 20_000), (64, 64)),
+        (16, (20_000, 20_000), (64, 64)),
+        (100, (20_000, 20_000), (64, 100)),
+        (200, (20_000, 20_000), (32, 200)),
+        (7, (20_000, 1000), (64, 448 * (BAND_BYTES // 1000 // 448))),
+        (1, (100, 100), (64, 100)),
+        (None, (100, 100), (64, 100)),
+    ],
+)
+def test_a_task_reads_whole_strips_and_whole_chunks(
+    stored: int | None, shape: tuple[int, int], block: tuple[int, int]
+) -> None:
+    header = SliceHeader(shape=shape, dtype=np.dtype("uint8"), axes="yx", rows=stored)
+    assert stack_blocks(header) == block
 
 
 def test_slices_are_sorted_by_number(folder: Path) -> None:
