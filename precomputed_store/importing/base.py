@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from precomputed_store.errors import FormatError, PrecomputedError
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -19,10 +22,28 @@ __all__ = [
     "ImportRequest",
     "SliceHeader",
     "SliceReader",
+    "blame_file",
 ]
 
 EXTRA = "convert"
 """The extra that installs what the formats need."""
+
+
+@contextmanager
+def blame_file(path: str) -> Iterator[None]:
+    """What a library raises over a broken file, as a `FormatError` that names the file.
+
+    Libraries have errors of all kinds. Those of the operating system, which have a number,
+    stay what they are.
+    """
+    try:
+        yield
+    except (PrecomputedError, MemoryError, ImportError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise FormatError(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from precomputed_store.codecs.base import require
-from precomputed_store.errors import FormatError
 from precomputed_store.importing.attributes import axis_letter, read_axes, read_placing
-from precomputed_store.importing.base import EXTRA, FoundArray, ImportFormat, ImportRequest
+from precomputed_store.importing.base import (
+    EXTRA,
+    FoundArray,
+    ImportFormat,
+    ImportRequest,
+    blame_file,
+)
 from precomputed_store.importing.lazy import as_dask, block_shape
 from precomputed_store.importing.npy import usual_axes
 
@@ -28,10 +33,8 @@ def open_hdf5(request: ImportRequest) -> FoundArray:
     from xarray.backends import CachingFileManager
 
     library = require("h5py", extra=EXTRA, purpose="reading HDF5")
-    try:
+    with blame_file(request.path):
         file = library.File(request.path, mode="r")
-    except OSError as error:
-        raise FormatError(f"{request.path}: {error}") from error
     with file:
         dataset = _dataset(file, request)
         shape, dtype, stored = dataset.shape, dataset.dtype, dataset.chunks
@@ -39,7 +42,7 @@ def open_hdf5(request: ImportRequest) -> FoundArray:
         axes = read_axes(attributes, len(shape)) or _labels(dataset) or usual_axes(len(shape))
         name = dataset.name
     manager = CachingFileManager(library.File, request.path, mode="r")
-    array = Hdf5Array(manager=manager, name=name, shape=shape, dtype=dtype)
+    array = Hdf5Array(path=request.path, manager=manager, name=name, shape=shape, dtype=dtype)
     placing = read_placing(attributes, request.letters(axes))
     return FoundArray(
         array=as_dask(array, block_shape(shape, dtype.itemsize, stored=stored)),
@@ -54,6 +57,7 @@ def open_hdf5(request: ImportRequest) -> FoundArray:
 class Hdf5Array:
     """A dataset whose file is opened once per process."""
 
+    path: str
     manager: CachingFileManager[h5py.File]
     name: str
     shape: tuple[int, ...]
@@ -64,7 +68,7 @@ class Hdf5Array:
         return len(self.shape)
 
     def __getitem__(self, key: tuple[slice, ...]) -> Any:
-        with self.manager.acquire_context() as file:
+        with blame_file(self.path), self.manager.acquire_context() as file:
             return file[self.name][key]
 
 

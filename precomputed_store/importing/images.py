@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from precomputed_store.codecs.base import require
-from precomputed_store.errors import FormatError, UnsupportedError
+from precomputed_store.errors import UnsupportedError
 from precomputed_store.importing.base import (
     EXTRA,
     FoundArray,
@@ -15,6 +15,7 @@ from precomputed_store.importing.base import (
     ImportRequest,
     SliceHeader,
     SliceReader,
+    blame_file,
 )
 from precomputed_store.importing.slices import open_slices
 
@@ -48,11 +49,8 @@ def read_header(path: str) -> SliceHeader:
 
 
 def read_slice(path: str, rows: slice) -> np.ndarray[Any, Any]:
-    with _opened(path) as image:
-        try:
-            voxels: np.ndarray[Any, Any] = np.asarray(image)
-        except (OSError, SyntaxError) as error:
-            raise FormatError(f"{path}: {error}") from error
+    with _opened(path) as image, blame_file(path):
+        voxels: np.ndarray[Any, Any] = np.asarray(image)
     return voxels[rows]
 
 
@@ -65,10 +63,8 @@ def _opened(path: str) -> ImageFile:
     png = require("PIL.PngImagePlugin", extra=EXTRA, purpose=purpose)
     jpeg = require("PIL.JpegImagePlugin", extra=EXTRA, purpose=purpose)
     kind = png.PngImageFile if path.lower().endswith(".png") else jpeg.JpegImageFile
-    try:
+    with blame_file(path):
         image: ImageFile = kind(path)
-    except SyntaxError as error:
-        raise FormatError(f"{path}: {error}") from error
     # Pillow would drop the lower byte of 16-bit colours without a word.
     raw = str(image.tile[0][3]) if image.tile else ""
     if image.mode not in _MODES or (image.mode != "I;16" and "16" in raw):

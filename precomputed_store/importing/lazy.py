@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from precomputed_store.importing.base import blame_file
+
 if TYPE_CHECKING:
     import dask.array as da
 
@@ -52,9 +54,10 @@ class MappedFile:
         return len(self.shape)
 
     def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray[Any, Any]:
-        mapped: np.ndarray[Any, Any] = np.memmap(
-            self.path, self.dtype, "r", self.offset, self.shape, self.order
-        )
+        with blame_file(self.path):
+            mapped: np.ndarray[Any, Any] = np.memmap(
+                self.path, self.dtype, "r", self.offset, self.shape, self.order
+            )
         return np.array(mapped[key])
 
     def as_dask(self) -> da.Array:
@@ -74,13 +77,14 @@ def as_dask(source: _Sliceable, blocks: tuple[int, ...]) -> da.Array:
     """
     import dask.array
 
+    # Not inlined: a stack knows the paths of all its slices, which no task should carry.
     array: da.Array = dask.array.from_array(  # type: ignore[no-untyped-call]
         source,
         chunks=blocks,
         name=False,
         asarray=True,
         fancy=False,
-        inline_array=True,
+        inline_array=False,
         meta=np.empty((0,) * len(source.shape), source.dtype),
     )
     return array

@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from precomputed_store.codecs.base import require
-from precomputed_store.errors import FormatError, UnsupportedError
-from precomputed_store.importing.base import EXTRA, FoundArray, ImportFormat, ImportRequest
+from precomputed_store.errors import UnsupportedError
+from precomputed_store.importing.base import (
+    EXTRA,
+    FoundArray,
+    ImportFormat,
+    ImportRequest,
+    blame_file,
+)
 from precomputed_store.importing.lazy import MappedFile, as_dask, slab_shape
 from precomputed_store.importing.physical import in_nanometres
 
@@ -30,13 +36,11 @@ _FLOAT32_DIGITS = 6
 
 def open_nifti(request: ImportRequest) -> FoundArray:
     nibabel = require("nibabel", extra=EXTRA, purpose="reading NIfTI")
-    try:
+    with blame_file(request.path):
         image = nibabel.load(request.path)
         proxy, header = image.dataobj, image.header
         dtype, shape = header.get_data_dtype(), header.get_data_shape()
         unit = header.get_xyzt_units()[0]
-    except (nibabel.filebasedimages.ImageFileError, ValueError, EOFError) as error:
-        raise FormatError(f"{request.path}: {error}") from error
     if dtype.names is not None:
         raise UnsupportedError(
             f"{request.path}: colours as {dtype}; split them: nibabel.load(path).dataobj"
@@ -79,10 +83,8 @@ class GzippedArray:
 
         spec = (self.shape, self.dtype, self.offset, 1.0, 0.0)
         proxy = ArrayProxy(self.path, spec)  # type: ignore[no-untyped-call]
-        try:
+        with blame_file(self.path):
             values: np.ndarray[Any, Any] = np.asarray(proxy[key])
-        except (EOFError, ValueError) as error:
-            raise FormatError(f"{self.path}: {error}") from error
         return values
 
 

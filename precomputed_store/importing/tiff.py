@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from precomputed_store.codecs.base import require
-from precomputed_store.errors import FormatError, UnsupportedError
+from precomputed_store.errors import UnsupportedError
 from precomputed_store.importing.base import (
     EXTRA,
     FoundArray,
@@ -18,6 +18,7 @@ from precomputed_store.importing.base import (
     ImportRequest,
     SliceHeader,
     SliceReader,
+    blame_file,
 )
 from precomputed_store.importing.lazy import MappedFile, as_dask
 from precomputed_store.importing.slices import stack_blocks
@@ -49,11 +50,10 @@ def open_tiff(request: ImportRequest) -> FoundArray:
 @contextmanager
 def _opened(path: str) -> Iterator[TiffFile]:
     tifffile = require("tifffile", extra=EXTRA, purpose="reading TIFF")
-    try:
-        with tifffile.TiffFile(path) as file:
-            yield file
-    except tifffile.TiffFileError as error:
-        raise FormatError(f"{path}: {error}") from error
+    with blame_file(path):
+        file = tifffile.TiffFile(path)
+    with file:
+        yield file
 
 
 def _series_index(file: TiffFile, request: ImportRequest) -> int:
@@ -90,6 +90,7 @@ def _stored_rows(series: TiffPageSeries) -> int:
 class TiffSeries:
     """A series that is read by strips and tiles. Its file is opened once per process."""
 
+    path: str
     manager: CachingFileManager[OpenSeries]
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -103,7 +104,7 @@ class TiffSeries:
             raise UnsupportedError(f"{path}: tifffile knows no data type for this image")
         manager = CachingFileManager(OpenSeries, path, index, mode="r")
         rows = _stored_rows(series)
-        return cls(manager=manager, shape=series.shape, dtype=series.dtype, rows=rows)
+        return cls(path=path, manager=manager, shape=series.shape, dtype=series.dtype, rows=rows)
 
     @property
     def ndim(self) -> int:
@@ -120,7 +121,7 @@ class TiffSeries:
         return tuple(min(block.get(a, 1), n) for a, n in zip(axes, self.shape, strict=True))
 
     def __getitem__(self, key: tuple[slice, ...]) -> Any:
-        with self.manager.acquire_context() as opened:
+        with blame_file(self.path), self.manager.acquire_context() as opened:
             return opened.array[key]
 
 
@@ -165,7 +166,7 @@ def read_header(path: str) -> SliceHeader:
 def read_slice(path: str, rows: slice) -> np.ndarray[Any, Any]:
     import zarr
 
-    with _opened(path) as file:
+    with _opened(path) as file, blame_file(path):
         series = file.series[0]
         y = _axes(series).index("y")
         key = (*(slice(None),) * y, rows)

@@ -120,6 +120,19 @@ def test_a_dataset_can_be_read_in_another_process(folder: Path, voxels: np.ndarr
     np.testing.assert_array_equal(array.values, voxels)
 
 
+def test_a_chunk_that_was_overwritten_is_broken_and_named(
+    folder: Path, voxels: np.ndarray
+) -> None:
+    path = write(folder / "a.h5", voxels)
+    with h5py.File(path) as file:
+        chunk = file["volumes/raw"].id.get_chunk_info(0)
+    with path.open("r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(bytes(chunk.size))
+    with pytest.raises(FormatError, match=r"a\.h5: "):
+        ps.open_source(path).values  # noqa: B018
+
+
 def test_garbage_is_no_hdf5(folder: Path) -> None:
     (folder / "a.h5").write_bytes(b"garbage")
     with pytest.raises(FormatError, match=r"a\.h5"):

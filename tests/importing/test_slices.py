@@ -216,6 +216,16 @@ def test_a_stack_can_be_sent_to_another_process(folder: Path, voxels: np.ndarray
     np.testing.assert_array_equal(array.values, voxels)
 
 
+def test_the_paths_of_a_stack_are_in_its_graph_once(folder: Path) -> None:
+    plane = np.zeros((8, 8), "uint8")
+    paths = write_tiffs(folder, np.stack([plane] * 640))
+    array = ps.open_source(folder).data
+    assert array.npartitions == 10
+    graph = pickle.dumps(dict(array.__dask_graph__()))
+    assert graph.count(b"slice639.tif") == 1
+    assert len(graph) < 2 * sum(len(str(path)) for path in paths)
+
+
 def test_slices_say_how_large_pixels_are_but_not_how_thick_they_are(
     folder: Path, voxels: np.ndarray
 ) -> None:

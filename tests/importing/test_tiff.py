@@ -11,6 +11,7 @@ import pytest
 import tifffile
 
 import precomputed_store as ps
+from precomputed_store.errors import FormatError
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,25 @@ def test_a_mask_becomes_zeros_and_ones(folder: Path, voxels: np.ndarray) -> None
     array = ps.open_source(folder / "a.tif")
     assert (array.dtype, array.attrs["source_dtype"]) == (np.uint8, "bool")
     np.testing.assert_array_equal(array.values, voxels > 300)
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("slices", [1, 5])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"compression": "lzw", "rowsperstrip": 50}, {"compression": "zlib", "tile": (64, 64)}],
+    ids=["mapped", "strips", "tiles"],
+)
+def test_a_file_that_was_cut_is_broken_and_named(
+    folder: Path, options: dict[str, Any], slices: int, part: float
+) -> None:
+    path = folder / "a.tif"
+    noise = np.random.default_rng(0).integers(0, 2**16, (slices, 200, 220), dtype="uint16")
+    tifffile.imwrite(path, noise, **options)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * part)])
+    with pytest.raises(FormatError, match=r"a\.tif: "):
+        ps.open_source(path).values  # noqa: B018
 
 
 def test_a_file_can_be_read_in_another_process(folder: Path, voxels: np.ndarray) -> None:
