@@ -22,7 +22,7 @@ from precomputed_store.importing.base import (
 )
 from precomputed_store.importing.lazy import MappedFile, as_dask
 from precomputed_store.importing.slices import stack_blocks
-from precomputed_store.importing.tiff_metadata import voxel_size
+from precomputed_store.importing.tiff_metadata import check_whole, voxel_size
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPageSeries
@@ -53,6 +53,8 @@ def _opened(path: str) -> Iterator[TiffFile]:
     with blame_file(path):
         file = tifffile.TiffFile(path)
     with file:
+        with blame_file(path):
+            check_whole(file)
         yield file
 
 

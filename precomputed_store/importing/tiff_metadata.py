@@ -1,10 +1,12 @@
-"""Voxel size in the metadata of TIFF files: OME and ImageJ.
+"""What TIFF files say of themselves: voxel sizes of OME and ImageJ, and how many pages there are.
 
 The resolution tags of other TIFF files are not believed: most say 72 dots per inch.
 """
 
 from __future__ import annotations
 
+import math
+import struct
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -13,11 +15,39 @@ from precomputed_store.importing.physical import in_nanometres, is_length
 if TYPE_CHECKING:
     from tifffile import TiffFile
 
-__all__ = ["voxel_size"]
+__all__ = ["check_whole", "voxel_size"]
 
 _DEFAULT_OME_UNIT = "µm"
 # Tags hold pixels per unit as the quotient of two integers: six digits of them are meant.
 _TAG_DIGITS = 6
+
+
+def check_whole(file: TiffFile) -> None:
+    """Refuse a file that was cut: tifffile takes the pages that are left for all.
+
+    Specification: TIFF 6.0, "Image File Directory": the last one is followed by 0.
+
+    Raises
+    ------
+    ValueError
+        There should be more pages.
+    """
+    pages, tiff, data = file.pages, file.tiff, file.filehandle
+    last = pages[len(pages) - 1]
+    data.seek(last.offset)
+    (tags,) = struct.unpack(tiff.tagnoformat, data.read(tiff.tagnosize))
+    data.seek(last.offset + tiff.tagnosize + tags * tiff.tagsize)
+    following = data.read(tiff.offsetsize)
+    if following.strip(b"\0"):
+        raise ValueError(f"the file was cut: nothing can be read behind page {len(pages) - 1}")
+    said = (file.imagej_metadata or {}).get("images", 1) if file.is_imagej else 1
+    found = sum(_num_planes(series.axes, series.shape) for series in file.series)
+    if found < said:
+        raise ValueError(f"the file was cut: it has {found} of {said} images")
+
+
+def _num_planes(axes: str, shape: tuple[int, ...]) -> int:
+    return math.prod(n for axis, n in zip(axes, shape, strict=True) if axis not in "YXS")
 
 
 def voxel_size(file: TiffFile, series: int, axes: str) -> tuple[float | None, ...]:

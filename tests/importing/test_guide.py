@@ -80,5 +80,5 @@ def test_the_python_of_the_guide_runs(files: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_open_source_documents_every_parameter() -> None:
-    text = ps.open_source.__doc__ or ""
-    assert all(f"    {name} :" in text for name in inspect.signature(ps.open_source).parameters)
+    text = inspect.getdoc(ps.open_source) or ""
+    assert all(f"\n{name} :" in text for name in inspect.signature(ps.open_source).parameters)
