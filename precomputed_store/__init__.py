@@ -36,6 +36,7 @@ _PUBLIC = {
     "downsample": "writing",
     "open_dask": "dask_io",
     "open_layer": "layer",
+    "open_source": "importing",
     "open_volume": "volume",
     "plan": "writing",
     "remove_scale": "info_edits",
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
         VolumeNotFoundError as VolumeNotFoundError,
     )
     from precomputed_store.grid import Box as Box
+    from precomputed_store.importing import open_source as open_source
     from precomputed_store.info_edits import (
         add_scale as add_scale,
         remove_scale as remove_scale,
