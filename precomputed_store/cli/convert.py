@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import warnings
 from collections.abc import Iterator
@@ -13,8 +12,9 @@ import click
 
 import precomputed_store as ps
 from precomputed_store.cli.options import JsonOrText, Numbers, key_value_option, storage_option
+from precomputed_store.cli.scheduler import scheduler, scheduler_options
 from precomputed_store.cli.text import by, console, count, size
-from precomputed_store.errors import PrecomputedWarning, UnsupportedError
+from precomputed_store.errors import PrecomputedWarning
 from precomputed_store.metadata import DATA_TYPES, ShardingSpec
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from precomputed_store.volume import Volume
+    from precomputed_store.writing.preview import WritePlan
 
 __all__ = ["command"]
 
@@ -95,15 +96,8 @@ __all__ = ["command"]
 )
 @click.option("--overwrite", is_flag=True, help="Replace a layer at DESTINATION, all of it.")
 @click.option("--resume", is_flag=True, help="Go on with a conversion that was interrupted.")
-@click.option(
-    "--scheduler", metavar="ADDRESS", help="dask cluster that does it, as in tcp://host:8786."
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Threads that do it here. Default: one for each core.",
-)
+@click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
+@scheduler_options
 @click.option("--progress/--no-progress", default=None, help="Default: on a terminal.")
 @storage_option
 @key_value_option(
@@ -122,8 +116,6 @@ def command(sources: tuple[str, ...], destination: str, **options: Any) -> None:
     precomputed convert labels.tif out/ --resolution 798,798,2000 \\
         --layer-type segmentation
     """
-    if options["scheduler"] and options["workers"]:
-        raise click.UsageError("--workers are threads of this process; a cluster has its own")
     with _in_words_of_options(), _notes_on_stderr():
         array = ps.open_source(
             sources if len(sources) > 1 else sources[0],
@@ -138,34 +130,46 @@ def command(sources: tuple[str, ...], destination: str, **options: Any) -> None:
         _check_type(array, options)
         out = console()
         _say_source(array, out)
-        wish = _wish(array, options)
-        with _scheduler(options["scheduler"], options["workers"]):
-            written = ps.to_precomputed(array, destination, **wish)
-    _say_layer(cast("Volume", written), out)
+        if options["dry_run"]:
+            out.print(str(_plan(array, destination, options)), soft_wrap=True)
+            return
+        with scheduler(options["scheduler"], options["workers"]):
+            written = _write(array, destination, options)
+    _say_layer(written, out)
 
 
-def _wish(array: xr.DataArray, options: dict[str, Any]) -> dict[str, Any]:
-    """What to make of it: arguments of `to_precomputed`."""
-    later = {
-        "sharding": _sharding(options["sharding"]),
-        "pyramid": options["pyramid"],
-        "method": None if options["method"] == "auto" else options["method"],
-        "resume": options["resume"] or None,
-    }
-    given = {name: value for name, value in later.items() if value is not None}
-    known = inspect.signature(ps.to_precomputed).parameters
-    if missing := [f"--{name}" for name in given if name not in known]:
-        raise UnsupportedError(f"{', '.join(missing)}: not in this version")
-    return {
-        **given,
-        "layer_type": options["layer_type"],
-        "encoding": options["encoding"],
-        "encoding_options": options["encoding_options"] or None,
-        "chunk_size": _chunk_size(options["chunk_size"], array),
-        "progress": options["progress"],
-        "mode": "w" if options["overwrite"] else "w-",
-        "storage_options": options["storage_options"] or None,
-    }
+def _plan(array: xr.DataArray, destination: str, options: dict[str, Any]) -> WritePlan:
+    return ps.plan(
+        array,
+        destination,
+        layer_type=options["layer_type"],
+        encoding=options["encoding"],
+        encoding_options=options["encoding_options"] or None,
+        chunk_size=_chunk_size(options["chunk_size"], array),
+        sharding=_sharding(options["sharding"]),
+        pyramid=options["pyramid"],
+        mode="w" if options["overwrite"] else "w-",
+        storage_options=options["storage_options"] or None,
+    )
+
+
+def _write(array: xr.DataArray, destination: str, options: dict[str, Any]) -> Volume:
+    written = ps.to_precomputed(
+        array,
+        destination,
+        layer_type=options["layer_type"],
+        encoding=options["encoding"],
+        encoding_options=options["encoding_options"] or None,
+        chunk_size=_chunk_size(options["chunk_size"], array),
+        sharding=_sharding(options["sharding"]),
+        pyramid=options["pyramid"],
+        method=options["method"],
+        mode="w" if options["overwrite"] else "w-",
+        resume=options["resume"],
+        progress=options["progress"],
+        storage_options=options["storage_options"] or None,
+    )
+    return cast("Volume", written)
 
 
 def _chunk_size(given: tuple[int, ...] | None, array: xr.DataArray) -> Any:
@@ -191,26 +195,6 @@ def _check_type(array: xr.DataArray, options: dict[str, Any]) -> None:
         f"{array.attrs['source']} holds {array.dtype}, which Neuroglancer cannot read: add "
         f"{advice} (every value is checked), or --rescale LOW,HIGH to make it uint8"
     )
-
-
-@contextmanager
-def _scheduler(address: str | None, workers: int | None) -> Iterator[None]:
-    """Where dask computes: on a cluster, or in threads."""
-    if address is None:
-        import dask
-
-        with dask.config.set(scheduler="threads", num_workers=workers):
-            yield
-        return
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise UnsupportedError(
-            "--scheduler needs the package 'distributed': pip install "
-            "'precomputed-store[distributed]'"
-        ) from error
-    with Client(address):  # type: ignore[no-untyped-call]
-        yield
 
 
 @contextmanager
@@ -242,6 +226,9 @@ _OPTIONS = {
     "pass layer_type='image' or layer_type='segmentation'": "add --layer-type image or "
     "--layer-type segmentation",
     "mode='w' replaces it; mode='r+' or region= writes into it": "--overwrite replaces it",
+    "resume=True goes on with it, mode='w' replaces what it left": "--resume goes on with it, "
+    "--overwrite replaces what it left",
+    "mode='w' removes them": "--overwrite removes them",
     "or pass allow_misread=True to write it for other readers": "such as raw",
     "for example axes='zyx' or axes='czyx'": "for example --axes zyx or --axes czyx",
     "or say which, format=": "or say which, --format",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import precomputed_store as ps
 from precomputed_store.cli import main
 
 RESOLUTION = ("--resolution", "8,8,40")
-HAS_PYRAMID = "pyramid" in inspect.signature(ps.to_precomputed).parameters
 
 
 @pytest.fixture
@@ -222,16 +220,21 @@ def test_a_cluster_does_it(source: Path, voxels: np.ndarray, tmp_path: Path) -> 
     np.testing.assert_array_equal(volume[...][..., 0], voxels.T)
 
 
-@pytest.mark.skipif(HAS_PYRAMID, reason="to_precomputed makes pyramids")
-@pytest.mark.parametrize("options", [("--pyramid", "auto"), ("--method", "mode"), ("--resume",)])
-def test_what_this_version_cannot_do_is_said(
-    source: Path, tmp_path: Path, options: tuple[str, ...]
-) -> None:
-    shown = refused(source, tmp_path / "layer", *RESOLUTION, *options)
-    assert f"{options[0]}: not in this version" in shown
+def test_a_dry_run_says_what_would_be_written(source: Path, tmp_path: Path) -> None:
+    options = ("--layer-type", "segmentation", "--pyramid", "1", "--sharding", "auto")
+    shown = converted(source, tmp_path / "layer", *RESOLUTION, *options, "--dry-run")
+    assert "scale 4_4_40:" in shown or "objects" in shown
+    assert "requests" in shown
+    assert not (tmp_path / "layer").exists()
 
 
-@pytest.mark.skipif(not HAS_PYRAMID, reason="to_precomputed makes no pyramids yet")
+def test_an_interrupted_conversion_says_how_to_go_on(source: Path, tmp_path: Path) -> None:
+    converted(source, tmp_path / "layer", *RESOLUTION, "--layer-type", "segmentation")
+    (tmp_path / "layer" / "write-in-progress.json").write_text("{}")
+    shown = refused(source, tmp_path / "layer", *RESOLUTION, "--layer-type", "segmentation")
+    assert "--resume goes on with it, --overwrite replaces what it left" in shown
+
+
 class TestPyramids:
     OPTIONS = (*RESOLUTION, "--layer-type", "segmentation", "--chunk-size", "8")
 
