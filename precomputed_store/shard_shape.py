@@ -31,6 +31,7 @@ _RATIOS = {
     "kempressed": 2.0,
     "zfpc": 3.0,
 }
+_UNCOMPRESSED_RATIOS = {"raw": 1.0, "compressed_segmentation": 10.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +69,17 @@ class ShardTarget:
                 raise ValueError(f"{name} is {value!r}; expected an integer from {least} on")
 
 
-def expected_ratio(codec: Codec) -> float:
-    """Decoded bytes for each encoded one that are usual for an encoding."""
-    return _RATIOS.get(codec.name, 1.0)
+def expected_ratio(codec: Codec, *, compressed: bool = True) -> float:
+    """Decoded bytes for each encoded one that are usual for an encoding.
+
+    Parameters
+    ----------
+    codec : Codec
+    compressed : bool
+        Whether chunks are compressed once more where that is the default of the encoding.
+    """
+    usual = _RATIOS.get(codec.name, 1.0)
+    return usual if compressed else _UNCOMPRESSED_RATIOS.get(codec.name, usual)
 
 
 def choose_sharding(

@@ -4,7 +4,7 @@ Coarse voxel ``i`` stands for the fine voxels ``[i * f, (i + 1) * f)`` of the ab
 whatever the `voxel_offset`: all blocks of a volume see the same windows.
 """
 
-from precomputed_store.downsampling.blocks import METHODS, Method, downsample
+from precomputed_store.downsampling.blocks import METHODS, WORKING_BYTES, Method, downsample
 from precomputed_store.downsampling.windows import coarse_box, fine_box
 
-__all__ = ["METHODS", "Method", "coarse_box", "downsample", "fine_box"]
+__all__ = ["METHODS", "WORKING_BYTES", "Method", "coarse_box", "downsample", "fine_box"]

@@ -14,7 +14,7 @@ from precomputed_store.downsampling._mode import mode
 from precomputed_store.downsampling.windows import ZYX, coarse_box, pieces
 from precomputed_store.grid import XYZ, Box
 
-__all__ = ["METHODS", "Method", "downsample"]
+__all__ = ["METHODS", "WORKING_BYTES", "Method", "downsample"]
 
 Method: TypeAlias = Literal["mean", "mode", "min", "max", "stride"]
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
@@ -23,6 +23,9 @@ Array: TypeAlias = npt.NDArray[Any]
 
 PIECE_VOXELS: Final = 1 << 18
 """Voxels that are worked on at a time, so that what is made of them stays in cache."""
+
+WORKING_BYTES: Final = 16 << 20
+"""Memory that this takes, at most, besides block and result, where no window is larger."""
 
 
 def downsample(block: Array, *, factor: XYZ, start: XYZ, method: Method) -> Array:

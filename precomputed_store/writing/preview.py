@@ -16,7 +16,7 @@ from precomputed_store.pyramid_plan import Pyramid
 from precomputed_store.shard_shape import expected_ratio, shard_cells
 from precomputed_store.sharding import shard_index_bytes
 from precomputed_store.write_plan import unit_grid
-from precomputed_store.writer import WriteOptions
+from precomputed_store.writer import RegionWriter, WriteOptions
 from precomputed_store.writing.layers import Place, WriteMode, plan_target
 from precomputed_store.writing.place import Region, Resolution
 from precomputed_store.writing.run import LayerWrite
@@ -198,43 +198,58 @@ chunk_size, key, sharding, pyramid, mode, scale, region, storage_options
     target = plan_target(source, wish, place, pyramid)
     options = WriteOptions(unaligned="read-modify-write")
     write = LayerWrite(source=source, target=target, options=options)
-    base = _scale_plan(target.array, write.tiling, factor=(1, 1, 1), staged=write.is_staged)
+    block = _largest_block_bytes(target.array, write.tiling)
+    # Blocks come in pieces, which are joined.
+    base = _scale_plan(
+        write.writer, write.tiling, held=_Held(voxels=2 * block, encoded=2 * write.is_staged)
+    )
     coarse = [
-        _scale_plan(sink.writer.array, sink.tiling, factor=sink.factor, staged=False)
+        _scale_plan(
+            sink.writer, sink.tiling, held=_Held(voxels=sink.largest_voxel_bytes, encoded=1)
+        )
         for sink in write.pyramid.sinks()
     ]
     return WritePlan(url=target.volume.url, scales=(base, *coarse))
 
 
-def _scale_plan(array: ChunkedArray, tiling: Tiling, *, factor: XYZ, staged: bool) -> ScalePlan:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held:
+    """What a task has in memory: bytes of voxels, and how often the encoded chunks of a block."""
+
+    voxels: int
+    encoded: int
+
+
+def _scale_plan(writer: RegionWriter, tiling: Tiling, *, held: _Held) -> ScalePlan:
+    array = writer.array
     scale, grid, spec = array.scale, array.grid, array.scale.sharding
     voxel_bytes = array.num_channels * array.dtype.itemsize
-    ratio = expected_ratio(scale.codec)
+    ratio = expected_ratio(scale.codec, compressed=writer.content_encoding is not None)
     decoded = _object_voxels(scale, grid) * voxel_bytes
-    boxed = None if spec is None else shard_cells(grid, spec)
-    block = math.prod(tiling.largest_block) * voxel_bytes
+    shard = 0 if spec is None else round(decoded / ratio)
+    block = 0 if spec is None else round(_largest_block_bytes(array, tiling) / ratio)
+    is_staged = held.encoded > 1
+    encoded = shard if tiling.grouped is not None and not is_staged else held.encoded * block
     return ScalePlan(
         scale=scale,
         num_chunks=grid.num_cells,
-        chunks_per_shard=boxed,
+        chunks_per_shard=None if spec is None else shard_cells(grid, spec),
         num_objects=_num_objects(scale),
         decoded_object_bytes=decoded,
         expected_object_bytes=round(decoded / ratio),
         shard_index_bytes=0 if spec is None else shard_index_bytes(spec),
         minishard_index_bytes=0 if spec is None else 24 * _chunks_per_minishard(scale),
         num_tasks=tiling.num_blocks,
-        task_bytes=_task_bytes(block, factor, shard=0 if spec is None else round(decoded / ratio)),
-        staged_bytes=round(math.prod(scale.size) * voxel_bytes / ratio) if staged else 0,
+        # Encoded chunks, beside the voxels of more of them, or the shard that they become.
+        task_bytes=max(encoded, shard) + max(held.voxels, shard),
+        staged_bytes=round(math.prod(scale.size) * voxel_bytes / ratio) if is_staged else 0,
         cold_requests=1 if spec is None else 3,
         warm_requests=1,
     )
 
 
-def _task_bytes(block: int, factor: XYZ, *, shard: int) -> int:
-    """Memory of a task: its voxels in pieces and joined, those they come from, its shard."""
-    if math.prod(factor) == 1:
-        return 2 * block + shard
-    return block + 2 * block * math.prod(factor) + shard
+def _largest_block_bytes(array: ChunkedArray, tiling: Tiling) -> int:
+    return math.prod(tiling.largest_block) * array.num_channels * array.dtype.itemsize
 
 
 def _object_voxels(scale: Scale, grid: ChunkGrid) -> int:

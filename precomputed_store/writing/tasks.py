@@ -6,6 +6,7 @@ and whatever it has to wait for. What it gives back says that the block is done.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from precomputed_store.array_door import ArrayDoor
 from precomputed_store.codecs.base import ChunkArray
-from precomputed_store.downsampling import Method, downsample, fine_box
+from precomputed_store.downsampling import WORKING_BYTES, Method, downsample, fine_box
 from precomputed_store.engine import ChunkedArray
 from precomputed_store.errors import StorageError
 from precomputed_store.grid import XYZ, Box
@@ -133,6 +134,14 @@ class CoarseSink:
             largest=PIECE_BYTES,
         )
         yield from map(tiling.box, tiling.indices())
+
+    @property
+    def largest_voxel_bytes(self) -> int:
+        """Bytes of the voxels that are held at once to make a block of the whole scale."""
+        largest = next(self.pieces(self.tiling.box((0, 0, 0))))
+        coarse, fine = math.prod(largest.shape), math.prod(self._fine(largest).shape)
+        voxel_bytes = self.finer.num_channels * self.finer.dtype.itemsize
+        return (coarse + fine) * voxel_bytes + WORKING_BYTES
 
     def _fine(self, box: Box) -> Box:
         return fine_box(box, self.factor).intersection(self.finer.grid.bounds)

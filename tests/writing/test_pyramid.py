@@ -13,7 +13,7 @@ import pytest
 import precomputed_store as ps
 from precomputed_store.grid import Box
 from precomputed_store.storage import Storage
-from precomputed_store.writing import run, tiling
+from precomputed_store.writing import run, tasks, tiling
 from tests.oracles import cloudvolume_read, make_info, tensorstore_read, tensorstore_write
 from tests.writing.reference import coarse, coarse_start
 
@@ -90,6 +90,33 @@ def test_every_scale_is_what_plain_numpy_makes(
         "8_8_40", "16_16_40", "48_16_80", "96_32_160",
     ]  # fmt: skip
     assert_scales(tmp_path, expected_scales(labels, FACTORS, "mode"))
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+@pytest.mark.parametrize("offset", [(0, 0, 0), OFFSET], ids=["on the grid", "across it"])
+def test_scales_made_piece_by_piece_are_the_same(
+    tmp_path: Path,
+    labels: np.ndarray,
+    sharding: str,
+    offset: tuple[int, int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def scales(folder: Path) -> list[np.ndarray]:
+        place = {"voxel_offset": offset, "chunk_size": (8, 8, 4)}
+        write(labels, folder, sharding=SHARDINGS[sharding], pyramid=FACTORS, **place)
+        return [ps.open_volume(folder, scale=i)[...] for i in range(len(FACTORS) + 1)]
+
+    at_once = scales(tmp_path / "at once")
+    made: list[Box] = []
+    voxels = tasks.CoarseSink.voxels
+    monkeypatch.setattr(tasks, "PIECE_BYTES", 4 * 8 * 8 * 4 * 4)
+    monkeypatch.setattr(
+        tasks.CoarseSink, "voxels", lambda sink, box: made.append(box) or voxels(sink, box)
+    )
+    for piece, whole in zip(scales(tmp_path / "pieces"), at_once, strict=True):
+        np.testing.assert_array_equal(piece, whole)
+    if offset == (0, 0, 0):
+        assert len(made) > 10
 
 
 @pytest.mark.parametrize("method", METHODS)

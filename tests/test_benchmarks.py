@@ -1,0 +1,24 @@
+"""The benchmarks run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.mark.slow
+@pytest.mark.parity
+def test_every_program_writes_the_same_layer(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, BENCHMARKS / "write_at_scale.py", "--quick", "--json", figures]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    (layer,) = json.loads(figures.read_text()).values()
+    assert {each["files"] for each in layer.values()} == {2}
+    assert shown.stdout.startswith("| layer; written by |")
