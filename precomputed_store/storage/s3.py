@@ -174,8 +174,10 @@ class S3Backend(AsyncBackend):
             if new is None:
                 raise UnsupportedError(f"{url}: S3 does not remove an object under a condition")
             # An object that did not change and yet was refused: some want bare tags.
-            bare = failed is not None and failed == tag
+            bare = self._known.get("bare", False) or (failed is not None and failed == tag)
             if await self._put_if(request.put(new), tag, bare=bare):
+                if bare:
+                    self._known["bare"] = True
                 return
             failed = tag
 
@@ -198,9 +200,14 @@ class S3Backend(AsyncBackend):
         # Stored by a try whose answer was lost?
         return found is not None and found.get("Metadata", {}).get(_MARK) == mark
 
+    @property
+    def _known(self) -> dict[str, bool]:
+        """What was found out about the server, by this process."""
+        return shared(("S3 with conditions", self._fs, self._bucket), dict[str, bool])
+
     async def _knows_conditions(self) -> bool:
         """Whether the server heeds conditions: it is tried once, on an object made for it."""
-        known = shared(("S3 with conditions", self._fs, self._bucket), dict[str, bool])
+        known = self._known
         if "known" not in known:
             key = f"{self._prefix}.precomputed-{write_id()}.tmp"
             probe = {"Key": key, "Body": b"", "IfNoneMatch": "*"}
