@@ -280,6 +280,7 @@ class ChunkWriter(RegionWriter):
             content_encoding=self.content_encoding,
             cache_control=self.options.cache_control,
             guarded=self.guarded,
+            max_bytes=self._source.chunks.most_stored,
         )
 
     def _write_threaded(

@@ -101,7 +101,7 @@ class GcsBackend(AsyncBackend):
         url = f"{self._place.url}/{request.key}"
         for wait_s in tries(url):
             await asyncio.sleep(wait_s)
-            blob = await self.get(Get(key=request.key))
+            blob = await self.get(request.get())
             if blob is not None and blob.version is None:
                 raise no_conditions(url)
             new = await asyncio.to_thread(request.change, blob)

@@ -142,7 +142,7 @@ class AsyncGenericBackend(_Generic, AsyncBackend):
         await self._tried(lambda: self._fs._rm_file(self._path(key)), key)
 
     async def update(self, request: Update) -> None:
-        await unguarded_async(self, request, Get(key=request.key), self._url(request.key))
+        await unguarded_async(self, request, request.get(), self._url(request.key))
 
     async def exists(self, key: str) -> bool:
         return bool(await self._tried(lambda: self._fs._exists(self._path(key)), key))
@@ -228,7 +228,7 @@ class ThreadedGenericBackend(_Generic, ThreadedBackend):
         self._tried(lambda: self._fs.rm_file(self._path(key)), key)
 
     def update(self, request: Update) -> None:
-        unguarded(self, request, Get(key=request.key), self._url(request.key))
+        unguarded(self, request, request.get(), self._url(request.key))
 
     def exists(self, key: str) -> bool:
         return bool(self._tried(lambda: self._fs.exists(self._path(key)), key))

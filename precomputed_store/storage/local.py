@@ -111,7 +111,7 @@ class LocalBackend(ThreadedBackend):
         if found is not None:
             fd, name, encoding = found
             try:
-                blob = _blob(fd, name, encoding, Get(key=request.key))
+                blob = _blob(fd, name, encoding, request.get())
             except OSError as error:
                 raise _failed(name, error) from error
         new = request.change(blob)

@@ -71,7 +71,7 @@ class MemoryBackend(ThreadedBackend):
             time.sleep(wait_s)
             # Held here, so that no other object can take its place in memory.
             before = self._stored(request.key)
-            new = request.change(self.get(Get(key=request.key)))
+            new = request.change(self.get(request.get()))
             with self._lock:
                 if self._stored(request.key) is not before:
                     continue

@@ -159,12 +159,12 @@ class S3Backend(AsyncBackend):
     async def update(self, request: Update) -> None:
         url = f"{self._place.url}/{request.key}"
         if not await self._knows_conditions():
-            await unguarded_async(self, request, Get(key=request.key), url)
+            await unguarded_async(self, request, request.get(), url)
             return
         failed: str | None = None
         for wait_s in tries(url):
             await asyncio.sleep(wait_s)
-            blob = await self.get(Get(key=request.key))
+            blob = await self.get(request.get())
             tag = None if blob is None else str(blob.version or "")
             if tag == "":
                 raise no_conditions(url)

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from precomputed_store.codecs.base import Buffer
 from precomputed_store.errors import ConflictError, UnsupportedError
-from precomputed_store.storage.base import Blob, Put
+from precomputed_store.storage.base import Blob, Get, Put
 
 if TYPE_CHECKING:
-    from precomputed_store.storage.base import AsyncBackend, Get, ThreadedBackend
+    from precomputed_store.storage.base import AsyncBackend, ThreadedBackend
 
 __all__ = [
     "Change",
@@ -54,6 +54,8 @@ class Update:
     guarded : bool
         Whether the change must not be made over somebody else's. False is for a single
         writer, on storages that know no conditions.
+    max_bytes : int, optional
+        A stored object that is longer is refused.
     """
 
     key: str
@@ -62,6 +64,10 @@ class Update:
     content_encoding: str | None = None
     cache_control: str | None = None
     guarded: bool = True
+    max_bytes: int | None = None
+
+    def get(self) -> Get:
+        return Get(key=self.key, max_bytes=self.max_bytes)
 
     def put(self, data: Buffer) -> Put:
         return Put(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bombs import BOMBS, gzip_bomb
+from servers.fake_gcs import Bucket, FakeGcs
 from servers.web import WebServer
 
 import precomputed_store as ps
@@ -115,6 +116,21 @@ def test_a_body_that_never_ends_is_cut_off_in_a_read(
     kind = "shard" if sharded else "chunk"
     record_property("figure", f"endless body for a {kind}: {peak / 2**20:.0f} MiB")
     assert peak < 160 << 20
+
+
+@pytest.mark.server
+def test_a_body_that_never_ends_is_cut_off_where_a_chunk_is_changed_in_part(
+    gcs_server: FakeGcs,
+) -> None:
+    gcs_server.buckets["bucket"] = Bucket()
+    options = {"endpoint_url": gcs_server.url, "token": "anon"}
+    ps.create("gs://bucket/layer", make_info(size=(64, 64, 64)), storage_options=options)
+    volume = ps.open_volume(
+        "gs://bucket/layer", mode="r+", unaligned="read-modify-write", storage_options=options
+    )
+    gcs_server.pick_fault = lambda request: "endless"
+    with pytest.raises(ps.StorageError, match="bytes or more"):
+        volume[:32] = np.uint8(1)
 
 
 def test_an_endless_info_is_cut_off(web_server: WebServer) -> None:
