@@ -91,7 +91,7 @@ def test_three_gibibytes_cost_no_memory_and_a_second(
     where = make.__name__.replace("_", " ")
     record_property(
         "figure",
-        f"{where}, {name}: 3 GiB in {size / 1e6:.1f} MB: {mebibytes} MiB, {seconds} s",
+        f"{where}, {name}: 3 GiB in {size / 1e6:.1f} MB: {mebibytes} MiB, {seconds} s of CPU",
     )
     assert "bytes expected" in message or "minishard index is" in message
     assert int(mebibytes) < 100
