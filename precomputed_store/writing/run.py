@@ -245,7 +245,7 @@ class LayerWrite:
 
     @property
     def _by_dask(self) -> bool:
-        return self.source.is_dask or (self._scatters and not self.source.is_numpy)
+        return self.source.is_dask or (self._scatters and not self._in_memory)
 
     @property
     def _scatters(self) -> bool:
