@@ -140,6 +140,7 @@ def downsample(
     if not levels or (resume and not write.resuming and _is_done(layer, levels)):
         graph = WriteGraph(stages=[], finish=Finish(volume=volume, is_job=False))
     else:
+        write.check()
         _begin(write, overwrite=overwrite)
         graph = WriteGraph(stages=write.stages(None), finish=write.finish)
     return graph.compute(progress=bool(progress)) if compute else graph.delayed()
@@ -263,6 +264,10 @@ def update_scales(
 
     Raises
     ------
+    IndexError
+        The region reaches outside the scale that was changed.
+    ValueError
+        A coarser scale's objects are covered in part, and ``unaligned="raise"``.
     UnsupportedError
         A scale's voxels are not made up of whole voxels of the one before.
     """
@@ -278,6 +283,7 @@ def update_scales(
         ),
         region=volume.bounds if region is None else find_box(volume.scale, region),
     )
+    write.check()
     finish = Finish(volume=volume, is_job=False)
     graph = WriteGraph(stages=write.stages(None), finish=finish)
     return graph.compute(progress=bool(progress))  # type: ignore[no-any-return]
