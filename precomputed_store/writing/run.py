@@ -27,7 +27,7 @@ from precomputed_store.writing.pyramid import Level
 from precomputed_store.writing.record import WriteRecord, end_record
 from precomputed_store.writing.source import WriteSource
 from precomputed_store.writing.stages import Pending, Stage, array_stage, coarse_stage, scatters
-from precomputed_store.writing.staging import Staging
+from precomputed_store.writing.staging import Staging, staging_folder
 from precomputed_store.writing.tasks import ArraySink, CoarseSink
 from precomputed_store.writing.tiling import Tiling, tile
 
@@ -292,7 +292,7 @@ class LayerWrite:
     @property
     def _staging(self) -> Staging:
         array = self.target.array
-        return Staging(storage=array.storage, folder=f"{array.scale.key}.staging")
+        return Staging(storage=array.storage, folder=staging_folder(array.scale.key))
 
     def _is_long(self) -> bool:
         if not sys.stderr.isatty():

@@ -11,12 +11,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
 
 import precomputed_store as ps
 from precomputed_store.storage import Storage
+from precomputed_store.writing import run, tiling
 
 RECORD = "write-in-progress.json"
 SIZE = (40, 33, 27)
@@ -34,6 +36,12 @@ Files = dict[str, tuple[int, bytes]]
 def labels() -> np.ndarray:
     """Without an empty chunk at any scale."""
     return np.random.default_rng(0).integers(1, 4, SIZE, dtype=np.uint32)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "LARGEST_BLOCK_BYTES", 1 << 14)
+    monkeypatch.setitem(tiling.tile.__kwdefaults__, "largest", 1 << 14)
 
 
 def write(array: Any, folder: Path, **options: Any) -> Any:
@@ -134,6 +142,21 @@ def test_an_interrupted_write_is_not_begun_again_unasked(
     write(labels, tmp_path, mode="w")
     assert not (tmp_path / RECORD).exists()
     np.testing.assert_array_equal(ps.open_volume(tmp_path)[...][..., 0], labels)
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+@pytest.mark.usefixtures("small_blocks")
+def test_replacing_an_interrupted_write_leaves_nothing_of_it(
+    tmp_path: Path, labels: np.ndarray, monkeypatch: pytest.MonkeyPatch, sharding: str
+) -> None:
+    source = da.from_array(labels, chunks=11)
+    interrupt_after(monkeypatch, 110 if sharding == "none" else 20)
+    # Threads of dask would end what they had begun after the first error.
+    with dask.config.set(scheduler="synchronous"), pytest.raises(InterruptedHereError):
+        write(source, tmp_path, sharding=SHARDINGS[sharding])
+    monkeypatch.undo()
+    write(labels, tmp_path, mode="w", pyramid=None, key="mine")
+    assert {name.partition("/")[0] for name in files(tmp_path)} == {"info", "mine"}
 
 
 def test_with_nothing_to_resume_the_layer_is_made(tmp_path: Path, labels: np.ndarray) -> None:
