@@ -229,6 +229,37 @@ def test_downsampling_is_resumed_too(tmp_path: Path, labels: np.ndarray, shardin
     assert files(tmp_path / "layer") == after
 
 
+def test_a_job_whose_scales_are_named_already_is_resumed_too(
+    tmp_path: Path, labels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(labels, tmp_path, pyramid=None)
+
+    def interrupted(_: Storage) -> None:
+        raise InterruptedHereError
+
+    monkeypatch.setattr(run, "end_record", interrupted)
+    with pytest.raises(InterruptedHereError):
+        ps.downsample(tmp_path, [(2, 2, 2)])
+    monkeypatch.undo()
+    volume = ps.downsample(tmp_path, [(2, 2, 2)], resume=True)
+    assert [scale.key for scale in volume.scales] == ["8_8_8", "16_16_16"]
+    assert not (tmp_path / RECORD).exists()
+
+
+def test_coarser_scales_are_not_made_of_one_that_is_not_complete(
+    tmp_path: Path, labels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_after(monkeypatch, 3)
+    with pytest.raises(InterruptedHereError):
+        write(labels, tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(FileExistsError, match="its writing was interrupted"):
+        ps.downsample(tmp_path, 1, overwrite=True)
+    with pytest.raises(ValueError, match="is of another job"):
+        ps.downsample(tmp_path, 1, resume=True)
+    assert (tmp_path / RECORD).exists()
+
+
 PROGRAM = """
 import sys, time
 import numpy as np, dask.array as da, precomputed_store as ps
