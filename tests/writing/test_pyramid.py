@@ -13,7 +13,9 @@ import pytest
 import precomputed_store as ps
 from precomputed_store.grid import Box
 from precomputed_store.storage import Storage
+from precomputed_store.writer import WriteOptions
 from precomputed_store.writing import run, tiling
+from precomputed_store.writing.pyramid import Level
 from tests.oracles import cloudvolume_read, make_info, tensorstore_read, tensorstore_write
 from tests.writing.reference import coarse, coarse_start
 
@@ -271,6 +273,22 @@ def test_a_region_outside_of_the_scale_that_was_changed_is_named_as_it_was_given
     write(labels, tmp_path, pyramid=FACTORS)
     with pytest.raises(IndexError, match=r"region \[0:1000, 5:34, 11:34\]"):
         ps.update_scales(tmp_path, {"x": slice(0, 1000)})
+
+
+def test_tasks_of_different_regions_have_different_names(
+    tmp_path: Path, labels: np.ndarray
+) -> None:
+    volume = write(labels, tmp_path, pyramid=[(2, 2, 2)])
+    level = Level(scale=volume.scales[1], factor=(2, 2, 2))
+    names = {
+        run.PyramidWrite(
+            volume=volume, levels=[level], method="mode", options=WriteOptions(), region=region
+        )
+        .stages(None)[0]
+        .name
+        for region in (Box((0, 6, 12), (4, 8, 14)), Box((4, 6, 12), (8, 8, 14)))
+    }
+    assert len(names) == 2
 
 
 def test_nothing_is_updated_where_a_later_scale_refuses(

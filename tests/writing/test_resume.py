@@ -174,6 +174,14 @@ def test_what_is_complete_is_left_alone(tmp_path: Path, labels: np.ndarray, comp
     assert files(tmp_path) == before
 
 
+def test_layers_that_are_complete_are_each_given_back(tmp_path: Path, labels: np.ndarray) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        write(labels, folder)
+    volumes = dask.compute(*(write(labels, each, resume=True, compute=False) for each in folders))
+    assert [volume.url for volume in volumes] == [folder.as_uri() for folder in folders]
+
+
 def test_another_layer_is_not_taken_for_a_complete_one(tmp_path: Path, labels: np.ndarray) -> None:
     write(labels, tmp_path, pyramid=None)
     with pytest.raises(FileExistsError, match="there is a layer already"):
