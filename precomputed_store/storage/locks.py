@@ -29,7 +29,7 @@ def locked(folder: str) -> Iterator[None]:
     try:
         yield
     finally:
-        os.close(fd)
+        _unlock(fd)
 
 
 if sys.platform == "win32":
@@ -45,6 +45,9 @@ if sys.platform == "win32":
             os.close(fd)
             raise
         return fd
+
+    def _unlock(fd: int) -> None:
+        os.close(fd)
 
 else:
 
@@ -66,3 +69,10 @@ else:
             os.close(fd)
             raise
         return fd
+
+    def _unlock(fd: int) -> None:
+        import fcntl
+
+        # A process that was forked meanwhile has it open too, and closing would not be enough.
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        os.close(fd)

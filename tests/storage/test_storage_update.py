@@ -23,6 +23,7 @@ from servers.proxy import FaultyProxy
 
 from precomputed_store.errors import ConflictError, UnsupportedError
 from precomputed_store.storage import Blob, RetryPolicy, Storage, Update, open_storage
+from precomputed_store.storage.locks import locked
 
 BINARY = "application/octet-stream"
 KINDS = [
@@ -246,6 +247,25 @@ def test_a_lock_ends_with_the_process_that_holds_it(tmp_path: Path) -> None:
             holder.send_signal(signal.SIGKILL)
             waiting.result(timeout=10)
     assert read(storage, "a") == b"2"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_forked_while_a_lock_was_held_does_not_hold_it(tmp_path: Path) -> None:
+    with locked(str(tmp_path)):
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(update, open_storage(tmp_path), "a", add_one)
+            try:
+                done.result(timeout=10)
+            finally:
+                os.kill(child, signal.SIGKILL)
+    finally:
+        os.waitpid(child, 0)
 
 
 def test_a_folder_that_cannot_be_locked_gets_a_lock_file(
