@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import multiprocessing
 import os
 import signal
@@ -284,6 +285,25 @@ def test_a_folder_that_cannot_be_locked_gets_a_lock_file(
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: update(storage, "8/a", add_one), range(20)))
     assert read(storage, "8/a") == b"20"
+    assert list(storage.list_names("8")) == ["a"]
+
+
+def test_a_disk_without_locks_is_written_to_but_not_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(fd: int, how: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    storage = open_storage(tmp_path)
+    put(storage, "8/a", b"1")
+    with pytest.raises(UnsupportedError, match='unaligned="unguarded-read-modify-write"'):
+        update(storage, "8/a", add_one)
+    assert read(storage, "8/a") == b"1"
+    update(storage, "8/a", add_one, guarded=False)
+    assert read(storage, "8/a") == b"2"
     assert list(storage.list_names("8")) == ["a"]
 
 
