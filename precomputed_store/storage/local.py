@@ -21,7 +21,7 @@ from precomputed_store.concurrency import num_cores
 from precomputed_store.errors import StorageError
 from precomputed_store.storage.base import Blob, Get, Place, Put, ThreadedBackend
 from precomputed_store.storage.locks import locked
-from precomputed_store.storage.update import Update, tries
+from precomputed_store.storage.update import Update, no_conditions, tries
 from precomputed_store.url import local_path
 
 __all__ = ["LocalBackend", "is_temporary", "logical_name", "sweep_temporaries"]
@@ -119,18 +119,25 @@ class LocalBackend(ThreadedBackend):
             return True
         folder = os.path.dirname(path)
         if new is None:
-            with locked(folder):
+            with locked(folder) as alone:
+                self._check_guard(request, path, alone=alone)
                 same = self._is_still(path, found)
                 if same:
                     self._remove(path, keep=None)
                 return same
         put = request.put(new)
-        with self._complete(path, new) as temporary, locked(folder):
+        with self._complete(path, new) as temporary, locked(folder) as alone:
+            self._check_guard(request, path, alone=alone)
             same = self._is_still(path, found)
             if same:
                 os.replace(temporary, _target(path, put))
                 self._remove(path, keep=_target(path, put))
             return same
+
+    @staticmethod
+    def _check_guard(request: Update, path: str, *, alone: bool) -> None:
+        if request.guarded and not alone:
+            raise no_conditions(path)
 
     def _is_still(self, path: str, found: _Found | None) -> bool:
         """Whether the file under a name is the one that was opened. Files are never changed."""

@@ -47,7 +47,7 @@ class WriteGraph:
         from dask.delayed import Delayed
         from dask.highlevelgraph import HighLevelGraph
 
-        name = f"to-precomputed-{tokenize(*(stage.name for stage in self.stages))}"
+        name = f"to-precomputed-{tokenize(self.finish, *(stage.name for stage in self.stages))}"
         if len(self.stages) == 1 and self.stages[0].written is not None:
             return self._symbolic(self.stages[0].written, name)
         layers: dict[str, Any] = {}

@@ -23,6 +23,7 @@ from precomputed_store.writing.layers import Place, WriteMode, plan_target
 from precomputed_store.writing.place import Region, Resolution
 from precomputed_store.writing.run import LayerWrite
 from precomputed_store.writing.source import as_source
+from precomputed_store.writing.staging import staging_folder
 from precomputed_store.writing.target import LayerType, LayerWish, Sharding
 from precomputed_store.writing.tiling import Tiling
 
@@ -100,8 +101,8 @@ class ScalePlan:
         )
         if self.staged_bytes:
             lines.append(
-                f"  staged        about {_bytes(self.staged_bytes)} in {scale.key}.staging, "
-                "removed at the end"
+                f"  staged        about {_bytes(self.staged_bytes)} in "
+                f"{staging_folder(scale.key)}, removed at the end"
             )
         return "\n".join(lines)
 

@@ -182,7 +182,7 @@ def coarse_stage(sink: CoarseSink, finer: Stage | None, *, pending: Pending) -> 
     from dask.base import tokenize
 
     token = tokenize(
-        sink.writer.array.storage.url, sink.writer.array.scale.key, sink.tiling.spans,
+        sink.writer.array.storage.url, sink.writer.array.scale.key, sink.tiling.edges,
         sink.factor, sink.method, finer and finer.name, repr(sink.writer.options),
     )  # fmt: skip
     name = f"coarsen-precomputed-{token}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import multiprocessing
 import os
 import signal
@@ -23,6 +24,7 @@ from servers.proxy import FaultyProxy
 
 from precomputed_store.errors import ConflictError, UnsupportedError
 from precomputed_store.storage import Blob, RetryPolicy, Storage, Update, open_storage
+from precomputed_store.storage.locks import locked
 
 BINARY = "application/octet-stream"
 KINDS = [
@@ -248,6 +250,25 @@ def test_a_lock_ends_with_the_process_that_holds_it(tmp_path: Path) -> None:
     assert read(storage, "a") == b"2"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_forked_while_a_lock_was_held_does_not_hold_it(tmp_path: Path) -> None:
+    with locked(str(tmp_path)):
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(update, open_storage(tmp_path), "a", add_one)
+            try:
+                done.result(timeout=10)
+            finally:
+                os.kill(child, signal.SIGKILL)
+    finally:
+        os.waitpid(child, 0)
+
+
 def test_a_folder_that_cannot_be_locked_gets_a_lock_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +285,25 @@ def test_a_folder_that_cannot_be_locked_gets_a_lock_file(
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: update(storage, "8/a", add_one), range(20)))
     assert read(storage, "8/a") == b"20"
+    assert list(storage.list_names("8")) == ["a"]
+
+
+def test_a_disk_without_locks_is_written_to_but_not_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(fd: int, how: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    storage = open_storage(tmp_path)
+    put(storage, "8/a", b"1")
+    with pytest.raises(UnsupportedError, match='unaligned="unguarded-read-modify-write"'):
+        update(storage, "8/a", add_one)
+    assert read(storage, "8/a") == b"1"
+    update(storage, "8/a", add_one, guarded=False)
+    assert read(storage, "8/a") == b"2"
     assert list(storage.list_names("8")) == ["a"]
 
 

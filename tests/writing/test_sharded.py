@@ -93,6 +93,18 @@ SOURCES = {
 }
 
 
+@pytest.mark.parametrize("kind", SHARDINGS)
+@pytest.mark.usefixtures("small_blocks")
+def test_voxels_in_memory_that_are_converted_come_into_the_right_shards(
+    tmp_path: Path, voxels: np.ndarray, kind: str
+) -> None:
+    swapped = voxels.astype(">u2")
+    write(swapped, tmp_path, sharding=sharding(SHARDINGS[kind]), layer_type="image")
+    assert_read_by_all(tmp_path, voxels.astype(np.uint16))
+    write(255 - voxels, tmp_path, mode="r+")
+    assert_read_by_all(tmp_path, (255 - voxels).astype(np.uint16))
+
+
 @pytest.mark.parametrize("index_encoding", ["raw", "gzip"])
 @pytest.mark.parametrize("data_encoding", ["raw", "gzip"])
 @pytest.mark.parametrize("source", SOURCES)
