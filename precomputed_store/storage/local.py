@@ -303,7 +303,10 @@ def _read(fd: int, path: str, request: Get, found: os.stat_result) -> bytes:
         if not hasattr(os, "pread"):
             os.lseek(fd, start, os.SEEK_SET)
     request.check_size(size, path)
-    data = _read_some(fd, size, start)
+    try:
+        data = _read_some(fd, size, start)
+    except MemoryError as error:
+        raise StorageError(f"{path}: {size} bytes do not fit into memory") from error
     while len(data) < size:
         # Linux hands out at most 2 GiB at a time.
         more = _read_some(fd, size - len(data), start + len(data))

@@ -33,7 +33,7 @@ from precomputed_store.storage.base import (
 from precomputed_store.storage.bridge import generation, run_async, run_sync
 from precomputed_store.storage.retry import DEFAULT_RETRY, RetryPolicy
 from precomputed_store.storage.update import Update
-from precomputed_store.url import default_root, join, local_path, parse_url
+from precomputed_store.url import contains, default_root, join, local_path, parse_url
 
 __all__ = [
     "Blob",
@@ -359,6 +359,8 @@ def open_storage(
     *,
     storage_options: Mapping[str, Any] | None = None,
     missing_statuses: Iterable[int] = (404,),
+    root: str | os.PathLike[str] | None = None,
+    cross_origin: bool = False,
 ) -> Storage:
     """The storage at what a user typed.
 
@@ -366,18 +368,26 @@ def open_storage(
     ----------
     address : str or os.PathLike
         See `precomputed_store.url.parse_url`.
-    storage_options, missing_statuses
+    storage_options, missing_statuses, cross_origin
         See `Storage`.
+    root : str or os.PathLike, optional
+        See `Storage`; an address like the first.
 
     Raises
     ------
     ValueError
-        The address is empty, or its protocol is unknown.
+        The address is empty, its protocol is unknown, or it is not within `root`.
     """
+    url = parse_url(address)
+    bounds = None if root is None else parse_url(root)
+    if bounds is not None and not contains(bounds, url):
+        raise ValueError(f"{url} is not within the root {bounds}")
     return Storage(
-        url=parse_url(address),
+        url=url,
         storage_options=FrozenOptions(storage_options),
         missing_statuses=missing_statuses,
+        root=bounds,
+        cross_origin=cross_origin,
     )
 
 
