@@ -315,8 +315,7 @@ def open_volume(
     missing : {"fill", "raise"}
         What a chunk that is not stored means: zeros, or `MissingChunkError`.
     unaligned : {"raise", "read-modify-write", "unguarded-read-modify-write"}
-        What writes that cover chunks (shards, where there are shards) only in part do, see
-        `WriteOptions`.
+        What writes that cover chunks (or shards) only in part do; see `to_precomputed`.
     compress, compress_level, write_empty_chunks
         How written chunks are stored, see `WriteOptions`.
     progress : bool

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from servers.web import WebServer
 
 import precomputed_store as ps
 from precomputed_store import shard_source
-from precomputed_store.shard_cache import clear_index_cache
+from precomputed_store.shard_cache import clear_index_cache, known_indices
 from tests.oracles import make_info, tensorstore_write
 
 SIZE = (32, 16, 16)
@@ -138,3 +140,17 @@ def test_readers_see_whole_states_while_a_writer_goes_on(tmp_path: Path) -> None
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_forked_while_an_index_is_looked_up_reads_on(tmp_path: Path) -> None:
+    site = Site(tmp_path, None)
+    site.write(filled(7))
+    volume = site.open()
+    with known_indices._lock:
+        child = os.fork()
+        if not child:
+            signal.alarm(10)
+            os._exit(0 if np.all(volume[...] == 7) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -20,7 +20,7 @@ from precomputed_store.codecs.content import SUFFIXES
 from precomputed_store.concurrency import num_cores
 from precomputed_store.errors import StorageError
 from precomputed_store.storage.base import Blob, Get, Place, Put, ThreadedBackend
-from precomputed_store.storage.locks import locked
+from precomputed_store.storage.locks import LOCK_FILE, locked
 from precomputed_store.storage.update import Update, no_conditions, tries
 from precomputed_store.url import local_path
 
@@ -377,6 +377,8 @@ def sweep_temporaries(folder: str, *, older_than_s: float = 3600.0) -> int:
     oldest = time.time() - older_than_s
     for parent, _, names in os.walk(folder):
         for name in filter(is_temporary, names):
+            if name == LOCK_FILE:
+                continue  # whoever holds it must be found there
             path = os.path.join(parent, name)
             with contextlib.suppress(FileNotFoundError):
                 if os.stat(path).st_mtime <= oldest:

@@ -34,6 +34,7 @@ from precomputed_store.storage.retry import (
 )
 from precomputed_store.storage.update import (
     Update,
+    changed,
     no_conditions,
     tries,
     unguarded_async,
@@ -168,7 +169,7 @@ class S3Backend(AsyncBackend):
             tag = None if blob is None else str(blob.version or "")
             if tag == "":
                 raise no_conditions(url)
-            new = await asyncio.to_thread(request.change, blob)
+            new = await changed(request, blob)
             if new is None and blob is None:
                 return
             if new is None:

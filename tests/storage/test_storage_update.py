@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from servers.fake_gcs import Bucket, FakeGcs
 from servers.faulty import Request
 from servers.moto import MotoServer
@@ -324,6 +326,33 @@ def test_storages_without_conditions_say_what_to_do(without: Storage) -> None:
     assert read(without, "a") == b"2"
     update(without, "a", lambda blob: None, guarded=False)
     assert read(without, "a") is None
+
+
+def test_bytes_in_memory_have_the_version_that_they_were_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(f"memory://{tmp_path.name}-{os.getpid()}/layer")
+    put(storage, "a", b"old")
+    original, writer = (
+        MemoryFileSystem.cat_file,
+        threading.Thread(target=put, args=(storage, "a", b"new")),
+    )
+
+    def cat_file(self: MemoryFileSystem, *arguments: Any) -> bytes:
+        data: bytes = original(self, *arguments)
+        writer.start()
+        writer.join(0.3)
+        return data
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "cat_file", cat_file)
+        old = storage.get("a")
+    writer.join()
+    new = storage.get("a")
+    assert old is not None
+    assert new is not None
+    assert (old.data, new.data) == (b"old", b"new")
+    assert old.version != new.version
 
 
 def test_a_web_server_is_read_only() -> None:

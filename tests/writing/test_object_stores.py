@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,13 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from fsspec.asyn import get_loop
 from servers.fake_gcs import Bucket, FakeGcs
 from servers.moto import MotoServer
+from zarr.core.buffer import cpu
 
 import precomputed_store as ps
+from tests.oracles import make_info
 
 pytestmark = pytest.mark.server
 
@@ -141,3 +145,24 @@ def test_half_chunks_of_a_bucket_written_at_once_are_both_there(s3_server: MotoS
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(32)))
     np.testing.assert_array_equal(volume[0, 0, :].ravel(), np.arange(1, 33))
+
+
+def test_many_chunks_are_stored_in_shards_from_within_the_loop_of_fsspec(
+    s3_server: MotoServer,
+) -> None:
+    bucket = s3_server.create_bucket(f"bucket-{uuid.uuid4().hex[:12]}")
+    url, options = f"s3://{bucket}/layer", s3_server.storage_options
+    sharding = {"hash": "identity", "preshift_bits": 1, "minishard_bits": 0, "shard_bits": 9}
+    ps.create(
+        url, make_info(size=(64, 64, 8), chunk_size=(8, 8, 8), sharding=sharding),
+        storage_options=options,
+    )  # fmt: skip
+    store = ps.PrecomputedStore(url, storage_options=options)
+
+    async def store_all() -> None:
+        chunk = cpu.Buffer.from_bytes(bytes([7]) * 512)
+        keys = [f"0/c/0/0/{y}/{x}" for y in range(8) for x in range(8)]
+        await asyncio.gather(*(store.set(key, chunk) for key in keys))
+
+    asyncio.run_coroutine_threadsafe(store_all(), get_loop()).result(timeout=60)
+    assert (ps.open_volume(url, storage_options=options)[...] == 7).all()

@@ -314,6 +314,15 @@ def test_a_wrong_sharding_says_what_is_expected(
     assert not list(tmp_path.iterdir())
 
 
+def test_shards_whose_index_fills_the_memory_are_refused_untouched(
+    tmp_path: Path, voxels: np.ndarray
+) -> None:
+    spec = ps.ShardingSpec(hash="identity", preshift_bits=0, minishard_bits=32, shard_bits=0)
+    with pytest.raises(ps.UnsupportedError, match="an index of 65536 MiB"):
+        write(voxels, tmp_path, sharding=spec)
+    assert not list(tmp_path.iterdir())
+
+
 regions = st.tuples(
     *[st.tuples(st.integers(0, n - 1), st.integers(1, n)) for n in SIZE]
 )  # fmt: skip
