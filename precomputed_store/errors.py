@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 __all__ = [
     "ChunkError",
     "CompatibilityWarning",
+    "ConflictError",
     "FormatError",
     "MetadataError",
     "MissingChunkError",
@@ -110,6 +111,13 @@ def _rebuild_storage_error(
     cls: type[StorageError], message: str, status: int | None
 ) -> StorageError:
     return cls(message, status=status)
+
+
+class ConflictError(StorageError):
+    """An object is no longer what it was when it was read: nothing was written.
+
+    Another writer has changed it meanwhile. Read it again, and decide again.
+    """
 
 
 class ChunkError(PrecomputedError, OSError):

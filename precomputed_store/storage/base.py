@@ -8,20 +8,28 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from precomputed_store.codecs.base import Buffer
-from precomputed_store.errors import StorageError
+from precomputed_store.codecs.content import SUFFIXES
+from precomputed_store.errors import ConflictError, StorageError, UnsupportedError
 from precomputed_store.storage.retry import RetryPolicy
 
 __all__ = [
+    "ABSENT",
+    "WRITE_ID",
     "AsyncBackend",
     "Blob",
     "ByteRange",
+    "Delete",
     "FrozenOptions",
     "Get",
     "Page",
     "Place",
     "Put",
     "ThreadedBackend",
+    "Version",
+    "Versioned",
+    "changed",
     "freeze_statuses",
+    "no_conditions",
     "refusal",
 ]
 
@@ -45,6 +53,40 @@ class Blob(NamedTuple):
     data: Buffer
     content_encoding: str | None
     certain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One state of an object, as its storage tells it from others: to compare, not to read.
+
+    Attributes
+    ----------
+    token : str or None
+        None: the object is absent. Else something that only the storage understands.
+    """
+
+    token: str | None
+
+
+WRITE_ID = "precomputed-store-write"
+"""Metadata of objects stored on condition: by which it is known that a write was ours."""
+
+ABSENT = Version(None)
+"""The version of an object that is not there: ``put(…, expected=ABSENT)`` only creates."""
+
+
+class Versioned(NamedTuple):
+    """An object and its version; both are of the same moment.
+
+    Attributes
+    ----------
+    blob : Blob or None
+        None: absent.
+    version : Version
+    """
+
+    blob: Blob | None
+    version: Version
 
 
 class Page(NamedTuple):
@@ -87,13 +129,32 @@ class Get:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Put:
-    """One write of a whole object, already encoded."""
+    """One write of a whole object, already encoded.
+
+    With `expected` only if the object is at that version.
+    """
 
     key: str
     data: Buffer
     content_type: str
     content_encoding: str | None = None
     cache_control: str | None = None
+    expected: Version | None = None
+
+    def __post_init__(self) -> None:
+        if self.content_encoding is not None and self.content_encoding not in SUFFIXES:
+            raise ValueError(
+                f"content_encoding {self.content_encoding!r}; expected one of "
+                f"{', '.join(SUFFIXES)}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delete:
+    """The removal of an object; with `expected` only if it is at that version."""
+
+    key: str
+    expected: Version | None = None
 
 
 def freeze_statuses(statuses: Iterable[int]) -> frozenset[int]:
@@ -132,16 +193,21 @@ class ThreadedBackend(ABC):
 
     threaded: ClassVar[bool] = True
     has_headers: ClassVar[bool] = False
+    has_conditions: ClassVar[bool] = False
     concurrency: int
+    url: str
 
     @abstractmethod
     def get(self, request: Get) -> Blob | None: ...
+
+    def get_versioned(self, request: Get) -> Versioned:
+        raise no_conditions(self.url)
 
     @abstractmethod
     def put(self, request: Put) -> None: ...
 
     @abstractmethod
-    def delete(self, key: str) -> None: ...
+    def delete(self, request: Delete) -> None: ...
 
     @abstractmethod
     def exists(self, key: str) -> bool: ...
@@ -155,22 +221,45 @@ class AsyncBackend(ABC):
 
     threaded: ClassVar[bool] = False
     has_headers: ClassVar[bool] = False
+    has_conditions: ClassVar[bool] = False
     concurrency: int = 64
+    url: str
 
     @abstractmethod
     async def get(self, request: Get) -> Blob | None: ...
+
+    async def get_versioned(self, request: Get) -> Versioned:
+        raise no_conditions(self.url)
 
     @abstractmethod
     async def put(self, request: Put) -> None: ...
 
     @abstractmethod
-    async def delete(self, key: str) -> None: ...
+    async def delete(self, request: Delete) -> None: ...
 
     @abstractmethod
     async def exists(self, key: str) -> bool: ...
 
     @abstractmethod
     async def page(self, token: str | None) -> Page: ...
+
+
+def no_conditions(url: str) -> UnsupportedError:
+    """The error for a conditional write where there is no such thing."""
+    return UnsupportedError(
+        f"{url}: this storage cannot write on condition that an object is unchanged, so what "
+        "another writer stores meanwhile would be lost. Write whole objects (whole chunks, whole "
+        "shards), use a local disk, s3:// or gs://, or, if nobody else writes there, say so: "
+        'unaligned="unsafe-read-modify-write" for volumes, unconditional="allow" for updates'
+    )
+
+
+def changed(url: str) -> ConflictError:
+    """The error for a condition that does not hold."""
+    return ConflictError(
+        f"{url}: another writer has changed it since it was read; nothing was written. Read it "
+        "again, or use Storage.update, which does"
+    )
 
 
 def refusal(url: str, *, status: int, reason: str, anonymous: str | None) -> StorageError:

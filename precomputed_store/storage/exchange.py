@@ -43,6 +43,7 @@ class Answer(NamedTuple):
     reason: str
     headers: Mapping[str, str]
     body: bytes
+    tries: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

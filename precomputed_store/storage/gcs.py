@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -15,7 +16,21 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from precomputed_store.errors import StorageError
-from precomputed_store.storage.base import AsyncBackend, Blob, Get, Page, Place, Put, refusal
+from precomputed_store.storage.base import (
+    ABSENT,
+    WRITE_ID,
+    AsyncBackend,
+    Blob,
+    Delete,
+    Get,
+    Page,
+    Place,
+    Put,
+    Version,
+    Versioned,
+    changed,
+    refusal,
+)
 from precomputed_store.storage.exchange import (
     Answer,
     Call,
@@ -68,14 +83,19 @@ def _on_google_machine() -> bool:
 
 class GcsBackend(AsyncBackend):
     has_headers = True
+    has_conditions = True
 
     def __init__(self, place: Place, filesystem: Any) -> None:
+        self.url = place.url
         self._place = place
         self._fs = filesystem
         self._bucket, _, prefix = split_url(place.url).path.partition("/")
         self._prefix = f"{prefix}/" if prefix else ""
 
     async def get(self, request: Get) -> Blob | None:
+        return (await self.get_versioned(request)).blob
+
+    async def get_versioned(self, request: Get) -> Versioned:
         answer = await self._exchange(
             "GET",
             f"download/storage/v1/{self._object(request.key)}",
@@ -85,12 +105,13 @@ class GcsBackend(AsyncBackend):
             request=request,
         )
         if self._absent(answer, request.key, also=(416,)):
-            return None
-        return blob_of(answer, request, f"{self._place.url}/{request.key}")
+            return Versioned(None, ABSENT)
+        blob = blob_of(answer, request, f"{self._place.url}/{request.key}")
+        return Versioned(blob, Version(answer.headers.get("X-Goog-Generation", "")))
 
     async def put(self, request: Put) -> None:
         boundary = f"=={os.urandom(16).hex()}=="
-        resource = {
+        resource: dict[str, Any] = {
             "name": self._prefix + request.key,
             "contentType": request.content_type,
             "contentEncoding": request.content_encoding,
@@ -100,6 +121,10 @@ class GcsBackend(AsyncBackend):
                 hashlib.md5(request.data, usedforsecurity=False).digest()
             ).decode(),
         }
+        condition = _condition(request.expected)
+        write_id = os.urandom(16).hex()
+        if condition:
+            resource["metadata"] = {WRITE_ID: write_id}
         metadata = json.dumps({name: value for name, value in resource.items() if value})
         head = (
             f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{metadata}\r\n"
@@ -108,19 +133,38 @@ class GcsBackend(AsyncBackend):
         answer = await self._exchange(
             "POST",
             f"upload/storage/v1/b/{quote(self._bucket, safe='')}/o",
-            {"uploadType": "multipart"},
+            {"uploadType": "multipart", **condition},
             key=request.key,
             headers={"Content-Type": f"multipart/related; boundary={boundary}"},
             data=b"".join((head.encode(), request.data, f"\r\n--{boundary}--\r\n".encode())),
         )
-        if answer.status >= 300:
+        if condition and answer.status == 412:
+            # Of a write whose answer was lost, and which was sent again, it is we who won.
+            if await self._last_write(request.key) != write_id:
+                raise changed(f"{self._place.url}/{request.key}")
+        elif answer.status >= 300:
             raise self._refusal(answer, request.key)
 
-    async def delete(self, key: str) -> None:
+    async def _last_write(self, key: str) -> str | None:
+        """The number that the last write on condition has given to an object."""
         path = f"storage/v1/{self._object(key)}"
-        answer = await self._exchange("DELETE", path, {}, key=key)
-        if answer.status >= 300 and answer.status != 404:
-            raise self._refusal(answer, key)
+        answer = await self._exchange("GET", path, {"fields": "metadata"}, key=key)
+        if self._absent(answer, key):
+            return None
+        written: str | None = json.loads(answer.body).get("metadata", {}).get(WRITE_ID)
+        return written
+
+    async def delete(self, request: Delete) -> None:
+        path = f"storage/v1/{self._object(request.key)}"
+        condition = _condition(request.expected)
+        answer = await self._exchange("DELETE", path, condition, key=request.key)
+        gone = answer.status == 404
+        # What a first try has removed is gone when a second one looks for it.
+        by_others = gone and answer.tries == 1 and request.expected not in (None, ABSENT)
+        if by_others or (condition and answer.status == 412):
+            raise changed(f"{self._place.url}/{request.key}")
+        if answer.status >= 300 and not gone:
+            raise self._refusal(answer, request.key)
 
     async def exists(self, key: str) -> bool:
         path = f"storage/v1/{self._object(key)}"
@@ -169,7 +213,10 @@ class GcsBackend(AsyncBackend):
         own_limit = getattr(self._fs, "requests_timeout", None)
         options = {} if own_limit is None else {"timeout": own_limit}
 
+        tries = itertools.count(1)
+
         async def attempt(stall_s: float) -> Answer:
+            number = next(tries)
             call = Call(
                 method=method,
                 url=target,
@@ -179,7 +226,8 @@ class GcsBackend(AsyncBackend):
                 request=request,
                 final=self._place.missing_statuses,
             )
-            return await exchange(session, call, timeout=timeouts(policy, stall_s))
+            answer = await exchange(session, call, timeout=timeouts(policy, stall_s))
+            return answer._replace(tries=number)
 
         return await retry_async(attempt, policy=policy, url=f"{self._place.url}/{key}")
 
@@ -208,6 +256,12 @@ class GcsBackend(AsyncBackend):
             reason=_message(answer),
             anonymous=anonymous,
         )
+
+
+def _condition(expected: Version | None) -> dict[str, str]:
+    if expected is None:
+        return {}
+    return {"ifGenerationMatch": "0" if expected.token is None else expected.token}
 
 
 def _message(answer: Answer) -> str:

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from precomputed_store.errors import UnsupportedError
-from precomputed_store.storage.base import AsyncBackend, Blob, Get, Page, Place, Put, refusal
+from precomputed_store.storage.base import (
+    AsyncBackend,
+    Blob,
+    Delete,
+    Get,
+    Page,
+    Place,
+    Put,
+    refusal,
+)
 from precomputed_store.storage.exchange import (
     Answer,
     Call,
@@ -28,6 +37,7 @@ _QUERY_SAFE = _PATH_SAFE + "?%"
 
 class HttpBackend(AsyncBackend):
     def __init__(self, place: Place, filesystem: Any) -> None:
+        self.url = place.url
         self._place = place
         self._fs = filesystem
         address, mark, query = place.url.partition("?")
@@ -65,7 +75,7 @@ class HttpBackend(AsyncBackend):
     async def put(self, request: Put) -> None:
         raise self._read_only()
 
-    async def delete(self, key: str) -> None:
+    async def delete(self, request: Delete) -> None:
         raise self._read_only()
 
     async def page(self, token: str | None) -> Page:

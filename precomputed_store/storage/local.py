@@ -18,10 +18,23 @@ from precomputed_store.codecs.base import Buffer
 from precomputed_store.codecs.content import SUFFIXES
 from precomputed_store.concurrency import num_cores
 from precomputed_store.errors import StorageError
-from precomputed_store.storage.base import Blob, Get, Place, Put, ThreadedBackend
+from precomputed_store.storage.base import (
+    ABSENT,
+    Blob,
+    Delete,
+    Get,
+    Place,
+    Put,
+    ThreadedBackend,
+    Version,
+    Versioned,
+    changed,
+)
+from precomputed_store.storage.locks import LOCK_NAME, Lock
+from precomputed_store.storage.temporaries import is_temporary, temporary_name
 from precomputed_store.url import local_path
 
-__all__ = ["LocalBackend", "is_temporary", "logical_name", "sweep_temporaries"]
+__all__ = ["LocalBackend", "logical_name"]
 
 _MISSING = (FileNotFoundError, NotADirectoryError)
 # Without O_NONBLOCK, opening a pipe would wait for ever; O_NOFOLLOW makes links fail.
@@ -32,15 +45,17 @@ _READ = (
 )  # fmt: skip
 _NO_LINKS = _READ | getattr(os, "O_NOFOLLOW", 0)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-# No chunk, shard or metadata name begins with a dot.
-_TEMPORARY = (".precomputed-", ".tmp")
+_HAS_STAMPS = os.utime in os.supports_fd
 _MOST_TRUSTED = 100_000
 _LOOKS = 8
 _LATELY_S = 0.1
 
 
 class LocalBackend(ThreadedBackend):
+    has_conditions = True
+
     def __init__(self, place: Place) -> None:
+        self.url = place.url
         self.concurrency = num_cores()
         self._fsync = place.fsync
         self._folder = local_path(place.url) or ""
@@ -48,6 +63,14 @@ class LocalBackend(ThreadedBackend):
         self._trusted: set[str] = set()
 
     def get(self, request: Get) -> Blob | None:
+        found = self._get(request)
+        return None if found is None else found[0]
+
+    def get_versioned(self, request: Get) -> Versioned:
+        found = self._get(request)
+        return Versioned(None, ABSENT) if found is None else Versioned(found[0], _version(*found))
+
+    def _get(self, request: Get) -> tuple[Blob, os.stat_result] | None:
         found = self._find(self._path(request.key))
         if found is None:
             return None
@@ -55,7 +78,8 @@ class LocalBackend(ThreadedBackend):
         try:
             if encoding is not None and request.byte_range is not None:
                 raise request.compressed(encoding, path)
-            return Blob(_read(fd, path, request), encoding)
+            status = os.fstat(fd)
+            return Blob(_read(fd, status, path, request), encoding), status
         except StorageError:
             raise
         except OSError as error:
@@ -68,20 +92,54 @@ class LocalBackend(ThreadedBackend):
         target = path
         if request.content_encoding is not None:
             target += SUFFIXES[request.content_encoding]
-        temporary = f"{os.path.dirname(path)}/{_temporary_name()}"
+        temporary = f"{os.path.dirname(path)}/{temporary_name()}"
+        lock = Lock(path)
         try:
+            if request.expected is not None:
+                lock.announce()
             self._write(temporary, request.data)
-            os.replace(temporary, target)
+            with self._condition(lock, path, request.expected):
+                os.replace(temporary, target)
+                self._remove(path, keep=target)
         except BaseException as error:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-            if isinstance(error, OSError):
+            if isinstance(error, OSError) and not isinstance(error, StorageError):
                 raise _failed(target, error) from error
             raise
-        self._remove(path, keep=target)
 
-    def delete(self, key: str) -> None:
-        self._remove(self._path(key), keep=None)
+    def delete(self, request: Delete) -> None:
+        path = self._path(request.key)
+        try:
+            with self._condition(Lock(path), path, request.expected):
+                self._remove(path, keep=None)
+        except _MISSING:
+            # There is not even a folder with a lock in it.
+            if request.expected not in (None, ABSENT):
+                raise changed(path) from None
+        except StorageError:
+            raise
+        except OSError as error:
+            raise _failed(path, error) from error
+
+    @contextlib.contextmanager
+    def _condition(self, lock: Lock, path: str, expected: Version | None) -> Iterator[None]:
+        """Exclude other writers of an object, if it is at the version that is expected."""
+        if expected is None:
+            # Such a write must not fall between another's look at the version and its own.
+            with lock.held_if_in_use():
+                yield
+            return
+        with lock.held():
+            found = self._find(path, looks=1)
+            version = ABSENT
+            if found is not None:
+                fd, _, encoding = found
+                version = _version(Blob(b"", encoding), os.fstat(fd))
+                os.close(fd)
+            if version != expected:
+                raise changed(path)
+            yield
 
     def exists(self, key: str) -> bool:
         found = self._find(self._path(key))
@@ -134,13 +192,13 @@ class LocalBackend(ThreadedBackend):
             "this layer may refer to; open it with a wider root if you trust it"
         )
 
-    def _find(self, path: str) -> tuple[int, str, str | None] | None:
+    def _find(self, path: str, *, looks: int = _LOOKS) -> tuple[int, str, str | None] | None:
         """A file descriptor, the path and the compression of an object, or None."""
         fd = self._open(path)
         if fd is not None:
             return fd, path, None
         # A writer may exchange the plain file for a compressed one, and back, between looks.
-        for _ in range(_LOOKS):
+        for _ in range(looks):
             for encoding, suffix in SUFFIXES.items():
                 if os.access(path + suffix, os.F_OK):
                     fd = self._open(path + suffix)
@@ -180,6 +238,10 @@ class LocalBackend(ThreadedBackend):
             rest = memoryview(data).cast("B")
             while rest:
                 rest = rest[os.write(fd, rest) :]
+            if _HAS_STAMPS:
+                # Clocks of file systems tick too slowly to tell versions apart.
+                now = time.time_ns()
+                os.utime(fd, ns=(now, now))
             if self._fsync:
                 os.fsync(fd)
         finally:
@@ -206,8 +268,19 @@ def _create(path: str) -> int:
     return os.open(path, _CREATE, 0o666)
 
 
-def _read(fd: int, path: str, request: Get) -> bytes:
-    found = os.fstat(fd)
+def _version(blob: Blob, status: os.stat_result) -> Version:
+    """The version of a file.
+
+    A new version is a new file, made while the old one is still there, so its inode differs
+    from that of the version before, and its time stamp from that of any other version. What
+    other programs change in place shows in size and times.
+    """
+    suffix = SUFFIXES[blob.content_encoding] if blob.content_encoding else ""
+    identity = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return Version(":".join((suffix, *map(str, identity))))
+
+
+def _read(fd: int, found: os.stat_result, path: str, request: Get) -> bytes:
     if not stat.S_ISREG(found.st_mode):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
         raise StorageError(f"{path}: {kind}; expected a file")
@@ -237,18 +310,9 @@ def _read_some(fd: int, size: int, start: int) -> bytes:
     return os.read(fd, size)
 
 
-def _temporary_name() -> str:
-    return f"{_TEMPORARY[0]}{os.getpid()}-{os.urandom(8).hex()}{_TEMPORARY[1]}"
-
-
-def is_temporary(name: str) -> bool:
-    """Whether a name is one that `LocalBackend.put` gives until a file is complete."""
-    return name.startswith(_TEMPORARY[0]) and name.endswith(_TEMPORARY[1])
-
-
 def logical_name(folder: str, name: str) -> str | None:
     """The key that `get` takes for a file; None where another file stands for the same."""
-    if is_temporary(name):
+    if name == LOCK_NAME or is_temporary(name):
         return None
     stem, dot, suffix = name.rpartition(".")
     if not stem or dot + suffix not in SUFFIXES.values():
@@ -272,29 +336,3 @@ def _changed_lately(folder: str) -> bool:
 def _failed(path: str, error: OSError) -> StorageError:
     reason = error.strerror or str(error)
     return StorageError(f"{path}: {reason}")
-
-
-def sweep_temporaries(folder: str, *, older_than_s: float = 3600.0) -> int:
-    """Remove what killed writers left behind in a folder and below it.
-
-    Parameters
-    ----------
-    folder : str
-    older_than_s : float
-        Younger files may still be being written, and stay.
-
-    Returns
-    -------
-    int
-        Number of files removed.
-    """
-    removed = 0
-    oldest = time.time() - older_than_s
-    for parent, _, names in os.walk(folder):
-        for name in filter(is_temporary, names):
-            path = os.path.join(parent, name)
-            with contextlib.suppress(FileNotFoundError):
-                if os.stat(path).st_mtime <= oldest:
-                    os.unlink(path)
-                    removed += 1
-    return removed

@@ -16,12 +16,16 @@ from typing import Any
 from precomputed_store.codecs.content import from_header
 from precomputed_store.errors import StorageError
 from precomputed_store.storage.base import (
+    ABSENT,
     AsyncBackend,
     Blob,
+    Delete,
     Get,
     Page,
     Place,
     Put,
+    Version,
+    Versioned,
     refusal,
 )
 from precomputed_store.storage.retry import (
@@ -31,6 +35,7 @@ from precomputed_store.storage.retry import (
     retry_after,
     retry_async,
 )
+from precomputed_store.storage.s3_conditions import S3Conditions
 
 __all__ = ["S3Backend", "with_default_credentials", "with_limits"]
 
@@ -105,30 +110,42 @@ def with_limits(
 
 class S3Backend(AsyncBackend):
     has_headers = True
+    has_conditions = True
 
     def __init__(self, place: Place, filesystem: Any) -> None:
+        self.url = place.url
+        self.retry = place.retry
         self._place = place
         self._fs = filesystem
         self._bucket, prefix, _ = filesystem.split_path(place.url)
         self._prefix = f"{prefix.rstrip('/')}/" if prefix else ""
+        client = getattr(filesystem, "client_kwargs", {})
+        server = getattr(filesystem, "endpoint_url", None) or client.get("endpoint_url")
+        self._conditions = S3Conditions(self, str(server), self._bucket)
 
     async def get(self, request: Get) -> Blob | None:
+        return (await self.get_versioned(request)).blob
+
+    async def get_versioned(self, request: Get) -> Versioned:
         url = f"{self._place.url}/{request.key}"
         arguments = {"Key": self._prefix + request.key}
         if request.byte_range is not None:
             start, stop = request.byte_range
             arguments["Range"] = f"bytes={start}-{stop - 1}"
 
-        async def attempt(stall_s: float) -> Blob | None:
+        async def attempt(stall_s: float) -> Versioned:
             try:
-                answer = await self._try(
+                answer = await self.attempt(
                     "get_object", arguments, url, self._place.missing_statuses, limit_s=stall_s
                 )
             except StorageError as error:
                 if error.status == 416:
                     raise request.past_end(None, url) from error
                 raise
-            return None if answer is None else await self._read(answer, request, url, stall_s)
+            if answer is None:
+                return Versioned(None, ABSENT)
+            blob = await self._read(answer, request, url, stall_s)
+            return Versioned(blob, Version(answer["ETag"]))
 
         return await retry_async(attempt, policy=self._place.retry, url=url)
 
@@ -141,16 +158,25 @@ class S3Backend(AsyncBackend):
             "CacheControl": request.cache_control,
         }
         given = {name: value for name, value in arguments.items() if value is not None}
-        await self._call("put_object", given, request.key, missing=frozenset())
+        if request.expected is None:
+            await self.call("put_object", given, request.key)
+        else:
+            await self._conditions.put(request, given)
 
-    async def delete(self, key: str) -> None:
-        arguments = {"Key": self._prefix + key}
-        await self._call("delete_object", arguments, key, missing=frozenset({404}))
+    async def delete(self, request: Delete) -> None:
+        if request.expected is not None:
+            return await self._conditions.delete(request)
+        arguments = {"Key": self._prefix + request.key}
+        await self.call("delete_object", arguments, request.key, missing=frozenset({404}))
+        return None
 
     async def exists(self, key: str) -> bool:
+        return await self.head(key) is not None
+
+    async def head(self, key: str) -> dict[str, Any] | None:
+        """Headers of an object, or None if there is none."""
         arguments = {"Key": self._prefix + key}
-        missing = self._place.missing_statuses
-        return await self._call("head_object", arguments, key, missing=missing) is not None
+        return await self.call("head_object", arguments, key, missing=self._place.missing_statuses)
 
     async def page(self, token: str | None) -> Page:
         arguments: dict[str, Any] = {
@@ -160,32 +186,44 @@ class S3Backend(AsyncBackend):
         }
         if token is not None:
             arguments["ContinuationToken"] = token
-        answer = await self._call("list_objects_v2", arguments, "", missing=frozenset()) or {}
+        answer = await self.call("list_objects_v2", arguments, "") or {}
         paths = [item["Key"] for item in answer.get("Contents", ())]
         paths += [item["Prefix"].rstrip("/") for item in answer.get("CommonPrefixes", ())]
         names = [path[len(self._prefix) :] for path in paths if path != self._prefix]
         return Page(names, answer.get("NextContinuationToken"))
 
-    async def _call(
-        self, method: str, arguments: Mapping[str, Any], key: str, *, missing: frozenset[int]
+    def object_url(self, key: str) -> str:
+        return f"{self._place.url}/{key}"
+
+    def object_key(self, key: str) -> str:
+        return self._prefix + key
+
+    async def call(
+        self,
+        method: str,
+        arguments: Mapping[str, Any],
+        key: str,
+        *,
+        missing: frozenset[int] = frozenset(),
     ) -> dict[str, Any] | None:
         """The answer to a request, or None if its status is in `missing`."""
         url = f"{self._place.url}/{key}"
 
         async def attempt(stall_s: float) -> dict[str, Any] | None:
-            return await self._try(method, arguments, url, missing)
+            return await self.attempt(method, arguments, url, missing)
 
         return await retry_async(attempt, policy=self._place.retry, url=url)
 
-    async def _try(
+    async def attempt(
         self,
         method: str,
         arguments: Mapping[str, Any],
         url: str,
-        missing: frozenset[int],
+        missing: frozenset[int] = frozenset(),
         *,
         limit_s: float | None = None,
     ) -> dict[str, Any] | None:
+        """As `call`, once: raises `TransientError` for what another try may cure."""
         from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
         try:

@@ -30,6 +30,7 @@ class StoredObject:
     content_type: str = "application/octet-stream"
     content_encoding: str | None = None
     cache_control: str | None = None
+    metadata: Mapping[str, str] | None = None
 
     def resource(self, bucket: str, name: str) -> dict[str, Any]:
         members = {
@@ -42,6 +43,7 @@ class StoredObject:
             "contentType": self.content_type,
             "contentEncoding": self.content_encoding,
             "cacheControl": self.cache_control,
+            "metadata": self.metadata,
             "md5Hash": base64.b64encode(hashlib.md5(self.data).digest()).decode(),
         }
         return {key: value for key, value in members.items() if value is not None}
@@ -116,6 +118,7 @@ class FakeGcs(FaultyServer):
             content_type=metadata.get("contentType", content_type),
             content_encoding=metadata.get("contentEncoding"),
             cache_control=metadata.get("cacheControl"),
+            metadata=metadata.get("metadata"),
         )
         resource = stored.resource(bucket_name, name)
         if metadata.get("md5Hash", resource["md5Hash"]) != resource["md5Hash"]:
