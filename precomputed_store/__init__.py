@@ -24,17 +24,25 @@ _PUBLIC = {
     "PrecomputedStore": "zarr_store",
     "PrecomputedWarning": "errors",
     "Scale": "metadata",
+    "ShardTarget": "shard_shape",
     "ShardingSpec": "metadata",
     "StorageError": "errors",
     "UnsupportedError": "errors",
     "Volume": "volume",
     "VolumeInfo": "metadata",
     "VolumeNotFoundError": "errors",
+    "add_scale": "info_edits",
     "create": "layer",
+    "downsample": "writing",
     "open_dask": "dask_io",
     "open_layer": "layer",
+    "open_source": "importing",
     "open_volume": "volume",
+    "plan": "writing",
+    "remove_scale": "info_edits",
+    "reset_scales": "info_edits",
     "to_precomputed": "writing",
+    "update_scales": "writing",
     "validate": "validation",
 }
 
@@ -56,15 +64,27 @@ if TYPE_CHECKING:
         VolumeNotFoundError as VolumeNotFoundError,
     )
     from precomputed_store.grid import Box as Box
+    from precomputed_store.importing import open_source as open_source
+    from precomputed_store.info_edits import (
+        add_scale as add_scale,
+        remove_scale as remove_scale,
+        reset_scales as reset_scales,
+    )
     from precomputed_store.layer import Layer as Layer, create as create, open_layer as open_layer
     from precomputed_store.metadata import (
         Scale as Scale,
         ShardingSpec as ShardingSpec,
         VolumeInfo as VolumeInfo,
     )
+    from precomputed_store.shard_shape import ShardTarget as ShardTarget
     from precomputed_store.validation import validate as validate
     from precomputed_store.volume import Volume as Volume, open_volume as open_volume
-    from precomputed_store.writing import to_precomputed as to_precomputed
+    from precomputed_store.writing import (
+        downsample as downsample,
+        plan as plan,
+        to_precomputed as to_precomputed,
+        update_scales as update_scales,
+    )
     from precomputed_store.zarr_store import PrecomputedStore as PrecomputedStore
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from precomputed_store.codecs.base import CZYX, ChunkArray
 from precomputed_store.engine import ChunkedArray
-from precomputed_store.plan import AxisSelection, Selection
+from precomputed_store.read_plan import AxisSelection, Selection
 from precomputed_store.selection import parse_basic
 
 __all__ = [
@@ -130,6 +130,7 @@ class ArrayDoor:
             array.storage.url,
             array.storage.storage_options,
             sorted(array.storage.missing_statuses),
+            array.storage.root,
             json.dumps(array.scale.to_json(), sort_keys=True),
             array.data_type,
             array.num_channels,

@@ -29,8 +29,8 @@ from precomputed_store.errors import (
 )
 from precomputed_store.grid import XYZ, ChunkGrid
 from precomputed_store.metadata import Scale
-from precomputed_store.plan import ChunkPart, Selection, plan_points, plan_selection
 from precomputed_store.progress import Advance
+from precomputed_store.read_plan import ChunkPart, Selection, plan_points, plan_selection
 from precomputed_store.storage import Blob, Storage, run_async, run_sync
 
 __all__ = ["ChunkedArray", "Missing"]
@@ -95,7 +95,9 @@ class ChunkedArray:
         fields = ("storage", "scale", "data_type", "num_channels", "missing")
         return {name: getattr(self, name) for name in fields}
 
-    def read(self, selection: Selection, *, advance: Advance | None = None) -> ChunkArray:
+    def read(
+        self, selection: Selection, *, advance: Advance | None = None, warn: bool = True
+    ) -> ChunkArray:
         """Read an outer product of indices.
 
         Parameters
@@ -104,6 +106,8 @@ class ChunkedArray:
             Along channel, z, y and x; within `shape`.
         advance : callable, optional
             Told of each chunk done.
+        warn : bool
+            Whether it is worth a warning if none of the chunks is stored.
 
         Returns
         -------
@@ -118,7 +122,7 @@ class ChunkedArray:
             The storage refused or failed.
         """
         out, parts = self._prepare(selection)
-        self._run(parts, out, advance)
+        self._run(parts, out, advance, warn=warn)
         return out
 
     async def read_async(self, selection: Selection) -> ChunkArray:
@@ -196,12 +200,20 @@ class ChunkedArray:
         out = np.empty(len(points[0]), self.dtype)
         return out, list(plan_points(points, self.scale.chunk_size))
 
-    def _run(self, parts: Sequence[ChunkPart], out: ChunkArray, advance: Advance | None) -> None:
+    def _run(
+        self,
+        parts: Sequence[ChunkPart],
+        out: ChunkArray,
+        advance: Advance | None,
+        *,
+        warn: bool = True,
+    ) -> None:
         if not self.storage.threaded:
             found = run_sync(self._fetch_all(parts, out, advance))
         else:
             found = self._read_threaded(parts, out, advance)
-        self._check_found(parts, found)
+        if warn:
+            self._check_found(parts, found)
 
     async def _run_async(self, parts: Sequence[ChunkPart], out: ChunkArray) -> None:
         if self.storage.threaded:
@@ -256,9 +268,13 @@ class ChunkedArray:
             return False
         try:
             data, shape = self._unpacked(part.cell, blob), self.chunk_shape_at(part.cell)
-            codec = self.scale.codec
+            codec, source = self.scale.codec, part.source
+            if codec.can_cut:
+                cut = codec.cut(data, shape=shape, dtype=self.dtype, box=part.box)
+                if cut is not None:
+                    data, shape, source = cut.data, cut.shape, part.source_from(cut.start)
             with isolation.decoded(codec, data, shape=shape, dtype=self.dtype) as chunk:
-                out[part.target] = chunk[part.source]
+                out[part.target] = chunk[source]
         except FormatError as error:
             raise self.chunk_error(part.cell, error) from error
         return True

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 __all__ = [
     "ChunkError",
     "CompatibilityWarning",
-    "ConflictError",
     "FormatError",
     "MetadataError",
     "MissingChunkError",
@@ -114,10 +113,7 @@ def _rebuild_storage_error(
 
 
 class ConflictError(StorageError):
-    """An object is no longer what it was when it was read: nothing was written.
-
-    Another writer has changed it meanwhile. Read it again, and decide again.
-    """
+    """Others changed an object again and again while it was to be changed."""
 
 
 class ChunkError(PrecomputedError, OSError):

@@ -11,7 +11,10 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 __all__ = ["XYZ", "Box", "ChunkGrid"]
 
@@ -150,6 +153,20 @@ class ChunkGrid:
                 for x in xs:
                     yield x, y, z
 
+    def cell_array(self, box: Box | None = None) -> npt.NDArray[np.int64]:
+        """`cells` as an array ``(n, 3)``."""
+        box = self.bounds if box is None else box.intersection(self.bounds)
+        if box.is_empty:
+            return np.empty((0, 3), np.int64)
+        x, y, z = (
+            np.arange((a - o) // c, -(-(b - o) // c))
+            for a, b, o, c in zip(
+                box.start, box.stop, self.voxel_offset, self.chunk_size, strict=True
+            )
+        )
+        mesh = np.meshgrid(z, y, x, indexing="ij")
+        return np.stack([axis.ravel() for axis in reversed(mesh)], axis=1)
+
     def is_aligned(self, box: Box) -> bool:
         """Whether `box` is a union of whole chunks (cropped ones count as whole)."""
         return self.bounds.contains(box) and self.rounded_out(box) == box
@@ -203,6 +220,42 @@ class ChunkGrid:
         for position, (dim, bit) in enumerate(self._morton_bits):
             code |= (cell[dim] >> bit & 1) << position
         return code
+
+    def chunk_ids(self, cells: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint64]:
+        """Compressed Morton codes of many cells.
+
+        Parameters
+        ----------
+        cells : integer array, shape (n, 3)
+            x, y and z.
+
+        Returns
+        -------
+        numpy.ndarray of uint64, shape (n,)
+        """
+        code = np.zeros(len(cells), np.uint64)
+        axes = cells.astype(np.uint64).T
+        one = np.uint64(1)
+        for position, (dim, bit) in enumerate(self._morton_bits):
+            code |= (axes[dim] >> np.uint64(bit) & one) << np.uint64(position)
+        return code
+
+    def low_bits_cells(self, num_bits: int) -> XYZ:
+        """Extent in cells of the box of those whose ids differ in the lowest bits only.
+
+        A Morton code counts the cells of such boxes one after the other, and the boxes
+        lie on a grid of their own.
+
+        Examples
+        --------
+        >>> grid = ChunkGrid(size=(8, 8, 2), voxel_offset=(0, 0, 0), chunk_size=(1, 1, 1))
+        >>> grid.low_bits_cells(5)
+        (4, 4, 2)
+        """
+        extent = [1, 1, 1]
+        for dim, _ in self._morton_bits[:num_bits]:
+            extent[dim] *= 2
+        return _xyz(extent)
 
     def cell_of_id(self, chunk_id: int) -> XYZ | None:
         """The cell with this compressed Morton code, or None if there is none in the grid."""

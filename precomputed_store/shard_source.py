@@ -6,23 +6,24 @@ index, data); one whose indices are cached costs one. Indices are cached per pro
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from cachetools import LRUCache
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from precomputed_store.chunk_source import ChunkBytes, Deliver, Throttle
 from precomputed_store.codecs import content
 from precomputed_store.codecs.base import Buffer
-from precomputed_store.errors import ChunkError, FormatError
+from precomputed_store.errors import ChunkError, FormatError, StorageError
 from precomputed_store.grid import XYZ
 from precomputed_store.metadata import ShardingSpec
+from precomputed_store.shard_cache import KnownIndex, forget_shard, known_indices
 from precomputed_store.sharding import (
+    MAX_MINISHARD_INDEX_BYTES,
     ByteRange,
     MinishardIndex,
     ShardLocation,
+    check_placement,
     coalesce,
     locate,
     parse_minishard_index,
@@ -31,11 +32,11 @@ from precomputed_store.sharding import (
 )
 from precomputed_store.storage import Blob, Storage
 
-__all__ = ["ShardSource", "clear_index_cache"]
+__all__ = ["ShardSource"]
 
-INDEX_CACHE_BYTES = 64 << 20
-MAX_MINISHARD_INDEX_BYTES = 1 << 30
 MAX_GAP_BYTES = 64 << 10
+TRUSTED_S = 10.0
+"""How long an index that was read over a network is believed to lack what it lacks."""
 MAX_REQUEST_BYTES = 16 << 20
 
 _EMPTY = parse_minishard_index(
@@ -43,39 +44,22 @@ _EMPTY = parse_minishard_index(
     ShardingSpec(hash="identity", preshift_bits=0, minishard_bits=0, shard_bits=0),
 )
 
+_MOST_LOOKS = 20
+_MARGIN_INDEX_BYTES = 1 << 20
+
+T = TypeVar("T")
+Steps: TypeAlias = Generator[ByteRange, Blob | None, T]
+"""Asks for bytes of a shard, gets them (None: there is no shard, or throws), returns."""
+
 _NO_BYTES = Blob(b"", None)
 """A chunk that the index gives no bytes: not missing, but corrupt, which decoding finds."""
 
 
-class _IndexCache:
-    """Minishard indices by (storage, shard's key, minishard), least recently used out first."""
+class _Wanted(NamedTuple):
+    """A chunk whose place in a shard of some version is known."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._cache: LRUCache[Any, MinishardIndex] = LRUCache(
-            INDEX_CACHE_BYTES, getsizeof=lambda index: index.nbytes + 512
-        )
-
-    def get(self, key: object) -> MinishardIndex | None:
-        with self._lock:
-            return self._cache.get(key)
-
-    def put(self, key: object, index: MinishardIndex) -> None:
-        if index.nbytes + 512 <= self._cache.maxsize:
-            with self._lock:
-                self._cache[key] = index
-
-    def clear(self) -> None:
-        with self._lock:
-            self._cache.clear()
-
-
-_indices = _IndexCache()
-
-
-def clear_index_cache() -> None:
-    """Forget every cached shard index, for instance after another program rewrote shards."""
-    _indices.clear()
+    cell: XYZ
+    version: Hashable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,37 +83,140 @@ class ShardSource:
     def fetch(self, cell: XYZ) -> Blob | None:
         chunk_id = self.chunks.scale.grid.chunk_id(cell)
         location = locate(self.sharding, chunk_id)
-        place = self.minishard_index(location).find(chunk_id)
-        if place is None:
-            return None
+        return self._run(self._shard_key(location), self._chunk_steps(location, chunk_id))
+
+    def _chunk_steps(self, location: ShardLocation, chunk_id: int) -> Steps[Blob | None]:
+        """Fetch a chunk: each step asks for bytes of its shard and gets them.
+
+        A shard may be exchanged for another between two steps. Then its version is another,
+        or the bytes asked for are not there, and it is looked up anew.
+        """
         key = self._shard_key(location)
-        if place.start == place.stop:
-            return _NO_BYTES
-        return self._chunk(self.storage.get(key, place), place, key)
+        known = known_indices.get(self.storage, key, location.minishard)
+        failed: tuple[Hashable, StorageError] | None = None
+        for _ in range(_MOST_LOOKS):
+            is_new = known is None
+            if known is None:
+                known = yield from self._index_steps(location)
+            if failed is not None and failed[0] == known.version:
+                raise failed[1]
+            place = known.index.find(chunk_id)
+            if place is None:
+                if is_new or (yield from self._is_still(known, location)):
+                    return None
+            elif place.start == place.stop:
+                return _NO_BYTES
+            else:
+                self._check_size(place, key)
+                try:
+                    blob = yield place
+                except StorageError as error:
+                    failed = known.version, error
+                else:
+                    if blob is None or blob.version == known.version:
+                        return self._chunk(blob, place, key)
+            forget_shard(self.storage, key)
+            known = None
+        raise self._changing(key)
+
+    def _is_still(self, known: KnownIndex, location: ShardLocation) -> Steps[bool]:
+        """Whether an index that lacks a chunk is that of the shard as it is now."""
+        if not self.storage.threaded and time.monotonic() - known.read_at < TRUSTED_S:
+            return True
+        entry = yield self._entry_range(location)
+        if entry is None or entry.version != known.version:
+            return False
+        fresh = KnownIndex(index=known.index, version=known.version)
+        known_indices.put(self.storage, self._shard_key(location), location.minishard, fresh)
+        return True
+
+    def _index_steps(self, location: ShardLocation) -> Steps[KnownIndex]:
+        """Look up a minishard index: its place, then the index itself, of the same shard."""
+        key = self._shard_key(location)
+        failed: tuple[Hashable, StorageError] | None = None
+        for _ in range(_MOST_LOOKS):
+            entry = yield self._entry_range(location)
+            if entry is None:
+                return KnownIndex(index=_EMPTY, version=None)
+            if failed is not None and failed[0] == entry.version:
+                raise failed[1]
+            place = self._entry(entry.data, key)
+            if place is None:
+                return KnownIndex(index=_EMPTY, version=entry.version)
+            try:
+                blob = yield place
+            except StorageError as error:
+                failed = entry.version, error
+                continue
+            if blob is not None and blob.version == entry.version:
+                return self._remember(location, blob, place)
+        raise self._changing(key)
+
+    def _run(self, key: str, steps: Steps[T]) -> T:
+        """Carry steps out, with blocking requests."""
+        try:
+            wanted = next(steps)
+            while True:
+                try:
+                    blob = self.storage.get(key, wanted)
+                except StorageError as error:
+                    wanted = steps.throw(error)
+                else:
+                    wanted = steps.send(blob)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+    async def _run_async(self, key: str, steps: Steps[T]) -> T:
+        """Carry steps out, with requests of an event loop."""
+        try:
+            wanted = next(steps)
+            while True:
+                try:
+                    blob = await self.storage.get_async(key, wanted)
+                except StorageError as error:
+                    wanted = steps.throw(error)
+                else:
+                    wanted = steps.send(blob)
+        except StopIteration as done:
+            result: T = done.value
+            return result
 
     async def fetch_many(self, cells: Sequence[XYZ], deliver: Deliver, throttle: Throttle) -> None:
         ids = {self.chunks.scale.grid.chunk_id(cell): cell for cell in cells}
         wanted: dict[ShardLocation, list[int]] = {}
         for chunk_id in ids:
             wanted.setdefault(locate(self.sharding, chunk_id), []).append(chunk_id)
-        found: dict[str, dict[ByteRange, list[XYZ]]] = {}
+        found: dict[str, dict[ByteRange, list[_Wanted]]] = {}
 
         async def look_up(location: ShardLocation) -> None:
-            index = await self.minishard_index_async(location)
+            key = self._shard_key(location)
+            known = await self._index_for(location, wanted[location])
             for chunk_id in wanted[location]:
-                place = index.find(chunk_id)
+                place = known.index.find(chunk_id)
                 if place is None or place.start == place.stop:
                     await deliver(ids[chunk_id], None if place is None else _NO_BYTES)
                 else:
-                    ranges = found.setdefault(self._shard_key(location), {})
-                    ranges.setdefault(place, []).append(ids[chunk_id])
+                    self._check_size(place, key)
+                    chunk = _Wanted(ids[chunk_id], known.version)
+                    found.setdefault(key, {}).setdefault(place, []).append(chunk)
 
         await throttle(list(wanted), look_up)
         await self._fetch_ranges(found, deliver, throttle)
 
+    async def _index_for(self, location: ShardLocation, chunk_ids: Iterable[int]) -> KnownIndex:
+        """The index of a minishard, read anew if it lacks a chunk and is not fresh."""
+        key = self._shard_key(location)
+        known = known_indices.get(self.storage, key, location.minishard)
+        if known is not None:
+            complete = all(known.index.find(chunk_id) for chunk_id in chunk_ids)
+            if complete or await self._run_async(key, self._is_still(known, location)):
+                return known
+        return await self._run_async(key, self._index_steps(location))
+
     async def _fetch_ranges(
         self,
-        found: dict[str, dict[ByteRange, list[XYZ]]],
+        found: Mapping[str, Mapping[ByteRange, Sequence[_Wanted]]],
         deliver: Deliver,
         throttle: Throttle,
     ) -> None:
@@ -143,15 +230,42 @@ class ShardSource:
 
         async def fetch(request: tuple[str, ByteRange, Iterable[ByteRange]]) -> None:
             key, whole, members = request
-            blob = await self.storage.get_async(key, whole)
+            try:
+                blob = await self.storage.get_async(key, whole)
+            except StorageError:
+                # Which chunk is at fault, and whether the shard was exchanged, shows one by one.
+                blob = None
             view = memoryview(b"" if blob is None else blob.data)
             for place in members:
                 data = view[place.start - whole.start : place.stop - whole.start]
-                chunk = self._chunk(blob and Blob(data, None), place, key)
-                for cell in found[key][place]:
-                    await deliver(cell, chunk)
+                for cell, version in found[key][place]:
+                    if blob is not None and blob.version == version:
+                        await deliver(cell, self._chunk(Blob(data, None), place, key))
+                    else:
+                        await deliver(cell, await self._fetch_alone(cell))
 
         await throttle(requests, fetch)
+
+    async def _fetch_alone(self, cell: XYZ) -> Blob | None:
+        chunk_id = self.chunks.scale.grid.chunk_id(cell)
+        location = locate(self.sharding, chunk_id)
+        steps = self._chunk_steps(location, chunk_id)
+        return await self._run_async(self._shard_key(location), steps)
+
+    def _check_size(self, place: ByteRange, key: str) -> None:
+        """Refuse to read more for a chunk than any chunk of this scale can be."""
+        size = place.stop - place.start
+        if size > self.chunks.most_stored:
+            raise self._error(
+                f"its index gives a chunk {size} bytes; expected at most "
+                f"{self.chunks.most_stored}",
+                key,
+            )
+
+    def _changing(self, key: str) -> ChunkError:
+        return self._error(
+            f"it was exchanged for another each of the {_MOST_LOOKS} times it was read", key
+        )
 
     def _chunk(self, blob: Blob | None, place: ByteRange, key: str) -> Blob:
         """A chunk's bytes in a shard, exactly as many as the index says."""
@@ -174,24 +288,13 @@ class ShardSource:
         return ChunkError(f"{self.storage.url}/{key}: {message}", key=key)
 
     def minishard_index(self, location: ShardLocation) -> MinishardIndex:
-        key = self._shard_key(location)
-        cached = _indices.get((self.storage, key, location.minishard))
-        if cached is not None:
-            return cached
-        entry = self.storage.get(key, self._entry_range(location))
-        place = None if entry is None else self._entry(entry.data, key)
-        blob = None if place is None else self.storage.get(key, place)
-        return self._remember(location, None if blob is None else blob.data, place)
+        """The index of a minishard as it is stored now. For threads."""
+        return self._run(self._shard_key(location), self._index_steps(location)).index
 
     async def minishard_index_async(self, location: ShardLocation) -> MinishardIndex:
-        key = self._shard_key(location)
-        cached = _indices.get((self.storage, key, location.minishard))
-        if cached is not None:
-            return cached
-        entry = await self.storage.get_async(key, self._entry_range(location))
-        place = None if entry is None else self._entry(entry.data, key)
-        blob = None if place is None else await self.storage.get_async(key, place)
-        return self._remember(location, None if blob is None else blob.data, place)
+        """As `minishard_index`, from any event loop."""
+        known = await self._run_async(self._shard_key(location), self._index_steps(location))
+        return known.index
 
     @staticmethod
     def _entry_range(location: ShardLocation) -> ByteRange:
@@ -204,28 +307,32 @@ class ShardSource:
             place = parse_shard_index_entry(data, self.sharding)
         except FormatError as error:
             raise self._error(str(error), key) from error
-        if place is not None and place.stop - place.start > MAX_MINISHARD_INDEX_BYTES:
+        if place is not None and place.stop - place.start > self._most_index_bytes:
             raise self._error(f"the minishard index is {place.stop - place.start} bytes", key)
         return place
 
-    def _remember(
-        self, location: ShardLocation, data: Buffer | None, place: ByteRange | None
-    ) -> MinishardIndex:
-        if data is None or place is None:
-            return _EMPTY
+    def _remember(self, location: ShardLocation, blob: Blob, place: ByteRange) -> KnownIndex:
         key = self._shard_key(location)
         try:
-            if len(data) != place.stop - place.start:
-                raise FormatError(f"the shard ends after {len(data)} bytes of it")
-            index = parse_minishard_index(self._unpack_index(data), self.sharding)
+            if len(blob.data) != place.stop - place.start:
+                raise FormatError(f"the shard ends after {len(blob.data)} bytes of it")
+            index = parse_minishard_index(self._unpack_index(blob.data), self.sharding)
+            check_placement(index, self.sharding, location)
         except FormatError as error:
             message = f"minishard index {location.minishard}: {error}"
             raise self._error(message, key) from error
-        _indices.put((self.storage, key, location.minishard), index)
-        return index
+        known = KnownIndex(index=index, version=blob.version)
+        known_indices.put(self.storage, key, location.minishard, known)
+        return known
 
     def _unpack_index(self, data: Buffer) -> Buffer:
         if self.sharding.minishard_index_encoding == "raw":
             return data
-        limit = min(24 * self.chunks.scale.grid.num_cells, MAX_MINISHARD_INDEX_BYTES)
+        limit = self._most_index_bytes
         return content.undo(data, "gzip", limit=limit, allow_zlib=True)
+
+    @property
+    def _most_index_bytes(self) -> int:
+        """24 bytes for every chunk; and some for chunks that a smaller `info` left outside."""
+        expected = 24 * self.chunks.scale.grid.num_cells + _MARGIN_INDEX_BYTES
+        return min(expected, MAX_MINISHARD_INDEX_BYTES)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,10 @@ __all__ = [
     "ByteRange",
     "MinishardIndex",
     "ShardLocation",
+    "check_placement",
     "coalesce",
     "locate",
+    "locate_many",
     "murmurhash3_x86_128",
     "parse_minishard_index",
     "parse_shard_index_entry",
@@ -29,8 +31,12 @@ __all__ = [
     "shard_name",
 ]
 
+MAX_MINISHARD_INDEX_BYTES = 1 << 30
+
 _MASK32 = 0xFFFFFFFF
 _MASK64 = 0xFFFFFFFFFFFFFFFF
+
+ChunkIds: TypeAlias = npt.NDArray[np.uint64]
 
 
 class ByteRange(NamedTuple):
@@ -57,6 +63,18 @@ def locate(spec: ShardingSpec, chunk_id: int) -> ShardLocation:
     minishard = hashed & ((1 << spec.minishard_bits) - 1)
     shard = (hashed >> spec.minishard_bits) & ((1 << spec.shard_bits) - 1)
     return ShardLocation(shard, minishard)
+
+
+def locate_many(spec: ShardingSpec, chunk_ids: ChunkIds) -> tuple[ChunkIds, ChunkIds]:
+    """`locate` for many chunk ids at once: their shards, and their minishards in them."""
+    hashed = chunk_ids >> np.uint64(spec.preshift_bits) if spec.preshift_bits < 64 else 0
+    hashed = np.broadcast_to(np.asarray(hashed, np.uint64), chunk_ids.shape)
+    if spec.hash != "identity":
+        hashed = _murmurhash_many(hashed)
+    minishards = hashed & np.uint64((1 << spec.minishard_bits) - 1)
+    rest = hashed >> np.uint64(spec.minishard_bits)
+    shards = rest & np.uint64((1 << spec.shard_bits) - 1)
+    return shards, minishards
 
 
 def shard_name(spec: ShardingSpec, shard: int) -> str:
@@ -119,7 +137,8 @@ def parse_minishard_index(data: Buffer, spec: ShardingSpec) -> MinishardIndex:
     Raises
     ------
     FormatError
-        Not a multiple of 24 bytes, a chunk id twice, or a byte range that wraps around.
+        Not a multiple of 24 bytes, a chunk id twice, or a byte range that wraps around or
+        lies over the shard index.
     """
     if len(data) % 24:
         raise FormatError(f"minishard index is {len(data)} bytes; expected a multiple of 24")
@@ -129,11 +148,26 @@ def parse_minishard_index(data: Buffer, spec: ShardingSpec) -> MinishardIndex:
     starts = stops - sizes
     if np.any(starts > stops) or np.any(stops > np.uint64(_MASK64 >> 1)):
         raise FormatError("minishard index has a byte range past the end of any file")
+    if np.any(starts < np.uint64(shard_index_bytes(spec))):
+        raise FormatError("minishard index has a byte range within the shard index")
     order = np.argsort(chunk_ids, kind="stable")
     chunk_ids, starts, stops = chunk_ids[order], starts[order], stops[order]
     if np.any(chunk_ids[1:] == chunk_ids[:-1]):
         raise FormatError("minishard index has a chunk id twice")
     return MinishardIndex(chunk_ids, starts, stops)
+
+
+def check_placement(index: MinishardIndex, spec: ShardingSpec, location: ShardLocation) -> None:
+    """Make sure that chunks belong to the minishard whose index names them.
+
+    Raises
+    ------
+    FormatError
+        They do not: what was taken for an index is something else, or damaged.
+    """
+    shards, minishards = locate_many(spec, index.chunk_ids)
+    if np.any(shards != location.shard) or np.any(minishards != location.minishard):
+        raise FormatError("it has chunks that belong elsewhere")
 
 
 def coalesce(
@@ -170,6 +204,32 @@ def murmurhash3_x86_128(key: int) -> int:
     h1 = (h1 + h2 + h3 + h4) & _MASK32
     h2 = (h2 + h1) & _MASK32
     return h2 << 32 | h1
+
+
+def _murmurhash_many(keys: ChunkIds) -> ChunkIds:
+    """`murmurhash3_x86_128` of many keys."""
+    mask, eight = np.uint64(_MASK32), np.uint64(8)
+    h1 = _scramble_many(keys & mask, 0x239B961B, 15, 0xAB0E9789) ^ eight
+    h2 = _scramble_many(keys >> np.uint64(32), 0xAB0E9789, 16, 0x38B34AE5) ^ eight
+    h1 = (h1 + h2 + eight + eight) & mask
+    h2, rest = (h2 + h1) & mask, (eight + h1) & mask
+    h1, h2, rest = _avalanche_many(h1), _avalanche_many(h2), _avalanche_many(rest)
+    h1 = (h1 + h2 + rest + rest) & mask
+    return (((h2 + h1) & mask) << np.uint64(32)) | h1
+
+
+def _scramble_many(lanes: ChunkIds, first: int, rotation: int, second: int) -> ChunkIds:
+    mask = np.uint64(_MASK32)
+    lanes = lanes * np.uint64(first) & mask
+    lanes = (lanes << np.uint64(rotation) | lanes >> np.uint64(32 - rotation)) & mask
+    return lanes * np.uint64(second) & mask
+
+
+def _avalanche_many(h: ChunkIds) -> ChunkIds:
+    mask = np.uint64(_MASK32)
+    h = (h ^ h >> np.uint64(16)) * np.uint64(0x85EBCA6B) & mask
+    h = (h ^ h >> np.uint64(13)) * np.uint64(0xC2B2AE35) & mask
+    return h ^ h >> np.uint64(16)
 
 
 def _scramble(lane: int, first: int, rotation: int, second: int) -> int:

@@ -20,7 +20,7 @@ from precomputed_store.progress import progress_bar
 from precomputed_store.selection import Bounds, BoxSelection, parse_absolute
 from precomputed_store.volume_summary import as_html, as_text
 from precomputed_store.write_plan import Unaligned
-from precomputed_store.writer import ChunkWriter, Compress, WriteOptions, as_layer_dtype
+from precomputed_store.writer import Compress, WriteOptions, as_layer_dtype, writer_for
 
 __all__ = ["Volume", "open_volume"]
 
@@ -246,7 +246,7 @@ class Volume:
         wanted = self._select(key, "raise")
         region = _region(wanted, self.info.num_channels, self.voxel_offset)
         data = _broadcast(as_layer_dtype(value, self.dtype), wanted.shape)
-        writer = ChunkWriter(array=self.array, options=self.options)
+        writer = writer_for(self.array, self.options)
         writer.check(region)
         shown = self.progress if progress is None else progress
         total = sum(1 for _ in self.scale.grid.cells(region)) if shown else None
@@ -295,6 +295,8 @@ def open_volume(
     storage_options: Mapping[str, Any] | None = None,
     missing_statuses: Iterable[int] = (404,),
     max_redirects: int = 10,
+    root: str | os.PathLike[str] | None = None,
+    cross_origin: bool = False,
 ) -> Volume:
     """Open a volume for numpy-style access.
 
@@ -312,13 +314,14 @@ def open_volume(
         What reads outside the volume do: `IndexError`, leave it out, or zeros.
     missing : {"fill", "raise"}
         What a chunk that is not stored means: zeros, or `MissingChunkError`.
-    unaligned : {"raise", "read-modify-write"}
-        What writes that cover chunks only in part do.
+    unaligned : {"raise", "read-modify-write", "unguarded-read-modify-write"}
+        What writes that cover chunks (shards, where there are shards) only in part do, see
+        `WriteOptions`.
     compress, compress_level, write_empty_chunks
         How written chunks are stored, see `WriteOptions`.
     progress : bool
         Show progress bars.
-    storage_options, missing_statuses, max_redirects
+    storage_options, missing_statuses, max_redirects, root, cross_origin
         See `open_layer`.
 
     Returns
@@ -355,6 +358,8 @@ def open_volume(
         missing=missing,
         missing_statuses=missing_statuses,
         max_redirects=max_redirects,
+        root=root,
+        cross_origin=cross_origin,
     )
     return Volume(
         layer=layer,

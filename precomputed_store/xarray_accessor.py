@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from precomputed_store.grid import XYZ
-from precomputed_store.layer import ScaleSelector
 from precomputed_store.metadata import Scale, VolumeInfo
-from precomputed_store.write_plan import Unaligned
-from precomputed_store.writer import Compress
-from precomputed_store.writing import to_precomputed
-from precomputed_store.writing.layers import WriteMode
-from precomputed_store.writing.place import Region, Resolution
-from precomputed_store.writing.target import LayerType
 
 if TYPE_CHECKING:
     from dask.delayed import Delayed
 
+    from precomputed_store.grid import XYZ
+    from precomputed_store.layer import ScaleSelector
+    from precomputed_store.pyramid_plan import Pyramid
     from precomputed_store.volume import Volume
+    from precomputed_store.write_plan import Unaligned
+    from precomputed_store.writer import Compress
+    from precomputed_store.writing.layers import WriteMode
+    from precomputed_store.writing.place import Region, Resolution
+    from precomputed_store.writing.pyramid import MethodName
+    from precomputed_store.writing.target import LayerType, Sharding
 
 __all__ = ["PrecomputedAccessor", "PrecomputedTreeAccessor"]
 
@@ -75,6 +76,9 @@ class PrecomputedAccessor:
         voxel_offset: XYZ | None = None,
         chunk_size: XYZ | None = None,
         key: str | None = None,
+        sharding: Sharding = None,
+        pyramid: Pyramid = None,
+        method: MethodName = "auto",
         compress: Compress = "auto",
         compress_level: int | None = None,
         write_empty_chunks: bool = False,
@@ -83,11 +87,14 @@ class PrecomputedAccessor:
         region: Region | None = None,
         unaligned: Unaligned = "raise",
         allow_misread: bool = False,
+        resume: bool = False,
         compute: bool = True,
         progress: bool | None = None,
         storage_options: Mapping[str, Any] | None = None,
     ) -> Volume | Delayed:
         """Write as a Precomputed layer, or into one; see `precomputed_store.to_precomputed`."""
+        from precomputed_store.writing import to_precomputed
+
         return to_precomputed(
             self._target,
             url,
@@ -99,6 +106,9 @@ class PrecomputedAccessor:
             voxel_offset=voxel_offset,
             chunk_size=chunk_size,
             key=key,
+            sharding=sharding,
+            pyramid=pyramid,
+            method=method,
             compress=compress,
             compress_level=compress_level,
             write_empty_chunks=write_empty_chunks,
@@ -107,6 +117,7 @@ class PrecomputedAccessor:
             region=region,
             unaligned=unaligned,
             allow_misread=allow_misread,
+            resume=resume,
             compute=compute,
             progress=progress,
             storage_options=storage_options,

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-__all__ = ["AxisCoordinates", "CoordinateKind", "read_axis", "scale_coordinates"]
+__all__ = [
+    "AxisCoordinates",
+    "CoordinateKind",
+    "nanometres",
+    "physical_coordinate",
+    "read_axis",
+    "scale_coordinates",
+]
 
 CoordinateKind: TypeAlias = Literal["physical", "voxel"] | None
 """Voxel centres in nanometres, integer voxel indices, or no coordinates at all."""
@@ -76,14 +83,39 @@ def scale_coordinates(
     for axis in (2, 1, 0):
         name, offset, size = "xyz"[axis], scale.voxel_offset[axis], scale.size[axis]
         if kind == "voxel":
-            index: Any = _range_index(offset, 1, size)
             attrs = {"units": VOXEL_UNIT, "long_name": f"{name} (voxel index)"}
-        else:
-            index = _centres(offset, size, scale.resolution[axis], name=name)
-            attrs = {"units": "nm", "long_name": f"{name} (voxel centre)"}
-        if index is not None:
+            index = _range_index(offset, 1, size)
             coordinates[name] = (name, index, {**attrs, "axis": name.upper()})
+        else:
+            found = physical_coordinate(name, offset, size, scale.resolution[axis])
+            coordinates |= {} if found is None else {name: found}
     return coordinates
+
+
+def physical_coordinate(
+    name: str, offset: int, size: int, resolution: float
+) -> tuple[str, Any, dict[str, str]] | None:
+    """The centres of the voxels along one axis, in nanometres.
+
+    Parameters
+    ----------
+    name : str
+        ``"x"``, ``"y"`` or ``"z"``.
+    offset, size : int
+        The first voxel, and how many there are.
+    resolution : float
+        Nanometres.
+
+    Returns
+    -------
+    (dimension, index, attributes), or None
+        None, with a warning, where it would take too much memory.
+    """
+    index = _centres(offset, size, resolution, name=name)
+    if index is None:
+        return None
+    attrs = {"units": "nm", "long_name": f"{name} (voxel centre)", "axis": name.upper()}
+    return name, index, attrs
 
 
 def _centres(offset: int, size: int, resolution: float, *, name: str) -> Any:
@@ -191,16 +223,31 @@ def read_axis(coordinate: xr.DataArray, *, name: str) -> AxisCoordinates:
 
 def _unit(coordinate: xr.DataArray, name: str) -> tuple[Literal["physical", "voxel"], float]:
     unit = str(coordinate.attrs.get("units", "nm")).strip()
-    # Names may be plural and capitalised; symbols may not: "Mm" is no millimetre.
-    known = unit.lower().removesuffix("s") if len(unit) > 2 else unit
-    if known in _VOXEL_UNITS:
+    if _plain(unit) in _VOXEL_UNITS:
         return "voxel", 1
-    if known in _NM:
-        return "physical", _NM[known]
+    factor = nanometres(unit)
+    if factor is not None:
+        return "physical", factor
     raise ValueError(
         f"coordinates along {name} have units {unit!r}; expected 'voxel' or a length: "
         f"{', '.join(_NM)}. Or drop them, array.drop_vars({name!r})"
     )
+
+
+def nanometres(unit: str) -> float | None:
+    """How many nanometres a unit of length is; None if it is not known.
+
+    Examples
+    --------
+    >>> nanometres("um"), nanometres("Micrometers"), nanometres("pixel")
+    (1000.0, 1000.0, None)
+    """
+    return _NM.get(_plain(unit.strip()))
+
+
+def _plain(unit: str) -> str:
+    # Names may be plural and capitalised; symbols may not: "Mm" is no millimetre.
+    return unit.lower().removesuffix("s") if len(unit) > 2 else unit
 
 
 def _spacing(coordinate: xr.DataArray, name: str) -> tuple[float, float, int, float]:

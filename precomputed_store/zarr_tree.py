@@ -25,10 +25,11 @@ from precomputed_store.gather import Gatherer
 from precomputed_store.grid import XYZ
 from precomputed_store.layer import Layer, ScaleSelector, open_layer
 from precomputed_store.presence import look_into_absence, note_presence, stored_cells
+from precomputed_store.shard_queue import ShardQueue
+from precomputed_store.shard_writer import ShardWriter
 from precomputed_store.storage import Blob
 from precomputed_store.storage.base import FrozenOptions
-from precomputed_store.write_plan import unit_grid
-from precomputed_store.writer import ChunkWriter, WriteOptions
+from precomputed_store.writer import RegionWriter, WriteOptions, writer_for
 from precomputed_store.zarr_metadata import ChunkKey, ZarrHierarchy, chunk_key
 
 __all__ = ["TreeAddress", "ZarrTree"]
@@ -49,6 +50,8 @@ class TreeAddress:
     missing: Missing = "fill"
     missing_statuses: frozenset[int] = frozenset({404})
     max_redirects: int = 10
+    root: str | None = None
+    cross_origin: bool = False
     write_options: WriteOptions = field(default_factory=WriteOptions)
 
     def open(self) -> ZarrTree:
@@ -59,6 +62,8 @@ class TreeAddress:
             missing=self.missing,
             missing_statuses=self.missing_statuses,
             max_redirects=self.max_redirects,
+            root=self.root,
+            cross_origin=self.cross_origin,
         )
         only = None if self.scale is None else layer.info.scale_index(self.scale)
         return ZarrTree(
@@ -232,7 +237,6 @@ class ZarrTree:
                 "its info. Only voxels can be written through zarr; attributes, new arrays and "
                 "groups cannot. A new layer is made by precomputed_store.create or to_precomputed"
             )
-        unit_grid(self._arrays[chunk.scale_index].scale)
         return chunk
 
     def put(self, key: str, data: Buffer) -> None:
@@ -243,8 +247,8 @@ class ZarrTree:
         if self._holds_document(key, data):
             return
         chunk = self._check_writable(key)
-        writer = self._writer(chunk)
-        writer.store(chunk.cell, writer.compress(_not_empty(key, data)))
+        packed = self._writer(chunk).compress(_not_empty(key, data))
+        self._store(chunk, packed)
 
     async def put_async(self, key: str, data: Buffer) -> None:
         """As `put`, from any event loop."""
@@ -256,14 +260,13 @@ class ZarrTree:
         writer = self._writer(chunk)
         loop = asyncio.get_running_loop()
         packed = await loop.run_in_executor(codec_pool(), writer.compress, _not_empty(key, data))
-        return await writer.store_async(chunk.cell, packed)
+        return await self._store_async(chunk, packed)
 
     def delete(self, key: str) -> None:
         """Remove a chunk; keys that have no value are no matter. For threads."""
         if self.hierarchy.chunk(key) is None and key not in self.hierarchy.documents:
             return
-        chunk = self._check_writable(key)
-        self._writer(chunk).store(chunk.cell, None)
+        self._store(self._check_writable(key), None)
 
     async def delete_async(self, key: str) -> None:
         """As `delete`, from any event loop."""
@@ -271,14 +274,32 @@ class ZarrTree:
             return await asyncio.to_thread(self.delete, key)
         if self.hierarchy.chunk(key) is None and key not in self.hierarchy.documents:
             return None
-        chunk = self._check_writable(key)
-        return await self._writer(chunk).store_async(chunk.cell, None)
+        return await self._store_async(self._check_writable(key), None)
+
+    def _store(self, chunk: ChunkKey, data: bytes | None) -> None:
+        """Store or remove an encoded chunk. For threads."""
+        writer = self._writer(chunk)
+        if isinstance(writer, ShardWriter):
+            self._queues.setdefault(chunk.scale_index, ShardQueue(writer)).store(chunk.cell, data)
+        else:
+            writer.store(chunk.cell, data)
+
+    async def _store_async(self, chunk: ChunkKey, data: bytes | None) -> None:
+        writer = self._writer(chunk)
+        if isinstance(writer, ShardWriter):
+            await asyncio.to_thread(self._store, chunk, data)
+        else:
+            await writer.store_async(chunk.cell, data)
+
+    @cached_property
+    def _queues(self) -> dict[int, ShardQueue]:
+        return {}
 
     def _holds_document(self, key: str, data: Buffer) -> bool:
         return key in self.hierarchy.documents and self.hierarchy.holds_document(key, bytes(data))
 
-    def _writer(self, chunk: ChunkKey) -> ChunkWriter:
-        return ChunkWriter(array=self._arrays[chunk.scale_index], options=self.write_options)
+    def _writer(self, chunk: ChunkKey) -> RegionWriter:
+        return writer_for(self._arrays[chunk.scale_index], self.write_options)
 
     async def keys(self, prefix: str = "") -> AsyncIterator[str]:
         """Every key that begins with `prefix`, metadata first, as it is found.

@@ -18,18 +18,33 @@ PACKAGE = Path(precomputed_store.__file__).parent
 FORMAT = {
     "errors",
     "grid",
-    "plan",
+    "read_plan",
     "selection",
+    "shard_assembly",
+    "shard_shape",
     "sharding",
     "codecs",
     "metadata",
+    "downsampling",
+    "pyramid_plan",
     "url",
     "write_plan",
     "zarr_metadata",
 }
 STORAGE = {"storage", "concurrency", "progress", "isolation"}
 ISOLATED = {"_decoder_process", "_decoder_worker", "_shared_memory"}
-ENGINE = {"chunk_source", "shard_source", "engine", "writer", "layer", "validation"}
+ENGINE = {
+    "chunk_source",
+    "engine",
+    "info_edits",
+    "layer",
+    "shard_cache",
+    "shard_queue",
+    "shard_source",
+    "shard_writer",
+    "validation",
+    "writer",
+}
 
 
 def rank(module: str) -> int:

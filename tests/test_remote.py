@@ -18,7 +18,7 @@ from servers.moto import MotoServer
 from servers.web import WebServer
 
 import precomputed_store as ps
-from precomputed_store.shard_source import clear_index_cache
+from precomputed_store.shard_cache import clear_index_cache
 from tests.oracles import make_info, tensorstore_read, tensorstore_write
 
 pytestmark = pytest.mark.server

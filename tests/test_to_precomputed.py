@@ -789,18 +789,6 @@ def test_the_same_part_that_misfits_fits_when_it_is_right(layer: Path) -> None:
     assert (tensorstore_read(layer)[:16, :16, :16] == 1).all()
 
 
-def test_writing_into_shards_is_refused_before_anything_is_touched(
-    tmp_path: Path, voxels: np.ndarray
-) -> None:
-    sharding = {"hash": "identity", "preshift_bits": 1, "minishard_bits": 1, "shard_bits": 1}
-    info = make_info(size=SIZE, sharding=sharding, chunk_size=(16, 16, 16))
-    tensorstore_write(tmp_path / "layer", info, voxels.T)
-    before = stored(tmp_path / "layer")
-    with pytest.raises(ps.UnsupportedError, match="is sharded"):
-        ps.to_precomputed(voxels, tmp_path / "layer", dims=DIMS, mode="r+")
-    assert stored(tmp_path / "layer") == before
-
-
 @pytest.mark.parametrize("chunks", [None, 5, 16], ids=str)
 def test_chunks_in_part_are_read_first_if_asked(layer: Path, chunks: int | None) -> None:
     rng = np.random.default_rng(2)
@@ -838,7 +826,8 @@ def test_no_two_tasks_touch_the_same_object(
     monkeypatch.setattr(Storage, "put", counted)
     source = da.ones((100, 90, 80), chunks=(7, 90, 13), dtype=np.uint8)
     write(source, tmp_path / "layer", dims="xyz", resolution=(8, 8, 8), chunk_size=(16, 16, 16))
-    assert len(keys) == len(set(keys)) == 1 + 7 * 6 * 5
+    chunks = [key for key in keys if "/" in key]
+    assert len(chunks) == len(set(chunks)) == 7 * 6 * 5
 
 
 def test_aligned_chunks_are_kept(tmp_path: Path) -> None:
@@ -935,12 +924,19 @@ def test_lazy_arrays_are_read_block_by_block(tmp_path: Path) -> None:
 def test_a_lazy_dataset_larger_than_a_block_is_copied_exactly(
     tmp_path: Path, voxels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from precomputed_store.writing import run
-    from precomputed_store.writing.blocks import blocks_of, merged_spans
+    from precomputed_store.writer import RegionWriter
+    from precomputed_store.writing import run, tiling
 
-    blocks = []
-    monkeypatch.setattr(run, "blocks_of", lambda *a: blocks.extend(blocks_of(*a)) or iter(blocks))
-    monkeypatch.setattr(run, "merged_spans", partial(merged_spans, largest=2000))
+    blocks: list[Any] = []
+    original = RegionWriter.write
+
+    def noted(self: RegionWriter, region: Any, *args: Any, **options: Any) -> None:
+        blocks.append(region)
+        original(self, region, *args, **options)
+
+    monkeypatch.setattr(RegionWriter, "write", noted)
+    monkeypatch.setattr(run, "tile", partial(tiling.tile, largest=2000))
+    monkeypatch.setattr(run, "LARGEST_BLOCK_BYTES", 2000)
     write(as_opened(voxels, tmp_path), tmp_path / "copy")
     assert len(blocks) > 10
     np.testing.assert_array_equal(tensorstore_read(tmp_path / "copy"), voxels.T)

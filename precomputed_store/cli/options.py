@@ -8,7 +8,14 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["json_option", "url_options"]
+__all__ = [
+    "JsonOrText",
+    "Numbers",
+    "json_option",
+    "key_value_option",
+    "storage_option",
+    "url_options",
+]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -26,10 +33,58 @@ class _KeyValue(click.ParamType[tuple[str, Any]]):
         key, equals, text = str(value).partition("=")
         if not key or not equals:
             self.fail(f"{value!r}: expected key=value, for instance token=anon", param, ctx)
+        return key, _json_or_text(text)
+
+
+class JsonOrText(click.ParamType[Any]):
+    """A value that is JSON where it is valid JSON, and text otherwise."""
+
+    name = "value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return _json_or_text(value) if isinstance(value, str) else value
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+class Numbers(click.ParamType[tuple[float, ...]]):
+    """Numbers between commas, as many as there are names: ``8,8,40``.
+
+    Parameters
+    ----------
+    names : str
+        What they are, between commas: ``"X,Y,Z"``.
+    whole : bool
+        Whether they have to be integers.
+    alone : bool
+        Whether one number may stand for all.
+    """
+
+    def __init__(self, names: str, *, whole: bool = False, alone: bool = False) -> None:
+        self.name = names
+        self._count = names.count(",") + 1
+        self._whole, self._alone = whole, alone
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
         try:
-            return key, json.loads(text)
+            numbers = tuple(int(p) if self._whole else float(p) for p in parts)
         except ValueError:
-            return key, text
+            numbers = ()
+        if not (len(numbers) == self._count or (self._alone and len(numbers) == 1)):
+            kind = "integers" if self._whole else "numbers"
+            one = ", or one for all" if self._alone else ""
+            self.fail(f"{value!r}: expected the {kind} {self.name}{one}", param, ctx)
+        return numbers
 
 
 def _as_dict(
@@ -40,6 +95,28 @@ def _as_dict(
 
 def _with_404(_: click.Context, __: click.Parameter, statuses: tuple[int, ...]) -> tuple[int, ...]:
     return (404, *statuses)
+
+
+def key_value_option(option: str, name: str, *, help: str) -> Callable[[Function], Function]:
+    """An option ``KEY=VALUE`` that may be repeated, as a dictionary."""
+    return click.option(
+        option,
+        name,
+        type=_KeyValue(),
+        multiple=True,
+        callback=_as_dict,
+        metavar="KEY=VALUE",
+        help=f"{help}; values are JSON or text. May be repeated.",
+    )
+
+
+storage_option = key_value_option(
+    "--storage-option",
+    "storage_options",
+    help="Option of the file system, for instance token=anon or "
+    "endpoint_url=http://localhost:9000",
+)
+"""Gives a command the parameter `storage_options`."""
 
 
 def url_options(function: Function) -> Function:
@@ -55,16 +132,7 @@ def url_options(function: Function) -> Function:
             help="HTTP status that means 'not stored', besides 404; some sparse public buckets "
             "answer 403. May be repeated.",
         ),
-        click.option(
-            "--storage-option",
-            "storage_options",
-            type=_KeyValue(),
-            multiple=True,
-            callback=_as_dict,
-            metavar="KEY=VALUE",
-            help="Option of the file system, for instance token=anon or "
-            "endpoint_url=http://localhost:9000; values are JSON or text. May be repeated.",
-        ),
+        storage_option,
         click.argument("url"),
     ):
         function = decorate(function)

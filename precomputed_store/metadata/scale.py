@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from precomputed_store.codecs import Codec
@@ -113,9 +114,7 @@ class Scale:
     @property
     def grid(self) -> ChunkGrid:
         """The division of the scale into chunks of `chunk_size`."""
-        return ChunkGrid(
-            size=self.size, voxel_offset=self.voxel_offset, chunk_size=self.chunk_size
-        )
+        return _grid(self.size, self.voxel_offset, self.chunk_size)
 
     @classmethod
     def from_json(
@@ -153,6 +152,12 @@ class Scale:
         if self.hidden:
             members["hidden"] = True
         return {**members, **deepcopy(dict(self.extra))}
+
+
+@lru_cache(maxsize=256)
+def _grid(size: XYZ, voxel_offset: XYZ, chunk_size: XYZ) -> ChunkGrid:
+    # One for each scale, not one for each use: it remembers what it worked out.
+    return ChunkGrid(size=size, voxel_offset=voxel_offset, chunk_size=chunk_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 from precomputed_store.codecs.base import Buffer
-from precomputed_store.codecs.content import SUFFIXES
-from precomputed_store.errors import ConflictError, StorageError, UnsupportedError
+from precomputed_store.errors import StorageError
 from precomputed_store.storage.retry import RetryPolicy
 
+if TYPE_CHECKING:
+    from precomputed_store.storage.update import Update
+
 __all__ = [
-    "ABSENT",
-    "WRITE_ID",
     "AsyncBackend",
     "Blob",
     "ByteRange",
-    "Delete",
     "FrozenOptions",
     "Get",
     "Page",
     "Place",
     "Put",
     "ThreadedBackend",
-    "Version",
-    "Versioned",
-    "changed",
     "freeze_statuses",
-    "no_conditions",
     "refusal",
 ]
 
@@ -48,45 +43,22 @@ class Blob(NamedTuple):
     certain : bool
         False where the storage cannot tell whether something is to be undone, because a
         client in between (a cache, an unknown protocol) may have undone it or not.
+    version : hashable
+        Another object under the same key has another version; None where the storage does
+        not say.
     """
 
     data: Buffer
     content_encoding: str | None
     certain: bool = True
+    version: Hashable = None
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the same is stored; when it was stored does not matter."""
+        return isinstance(other, Blob) and self[:3] == other[:3]
 
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One state of an object, as its storage tells it from others: to compare, not to read.
-
-    Attributes
-    ----------
-    token : str or None
-        None: the object is absent. Else something that only the storage understands.
-    """
-
-    token: str | None
-
-
-WRITE_ID = "precomputed-store-write"
-"""Metadata of objects stored on condition: by which it is known that a write was ours."""
-
-ABSENT = Version(None)
-"""The version of an object that is not there: ``put(…, expected=ABSENT)`` only creates."""
-
-
-class Versioned(NamedTuple):
-    """An object and its version; both are of the same moment.
-
-    Attributes
-    ----------
-    blob : Blob or None
-        None: absent.
-    version : Version
-    """
-
-    blob: Blob | None
-    version: Version
+    def __hash__(self) -> int:
+        return hash(self[:3])
 
 
 class Page(NamedTuple):
@@ -129,32 +101,13 @@ class Get:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Put:
-    """One write of a whole object, already encoded.
-
-    With `expected` only if the object is at that version.
-    """
+    """One write of a whole object, already encoded."""
 
     key: str
     data: Buffer
     content_type: str
     content_encoding: str | None = None
     cache_control: str | None = None
-    expected: Version | None = None
-
-    def __post_init__(self) -> None:
-        if self.content_encoding is not None and self.content_encoding not in SUFFIXES:
-            raise ValueError(
-                f"content_encoding {self.content_encoding!r}; expected one of "
-                f"{', '.join(SUFFIXES)}"
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delete:
-    """The removal of an object; with `expected` only if it is at that version."""
-
-    key: str
-    expected: Version | None = None
 
 
 def freeze_statuses(statuses: Iterable[int]) -> frozenset[int]:
@@ -193,21 +146,17 @@ class ThreadedBackend(ABC):
 
     threaded: ClassVar[bool] = True
     has_headers: ClassVar[bool] = False
-    has_conditions: ClassVar[bool] = False
+    can_delete_if: ClassVar[bool] = True
     concurrency: int
-    url: str
 
     @abstractmethod
     def get(self, request: Get) -> Blob | None: ...
-
-    def get_versioned(self, request: Get) -> Versioned:
-        raise no_conditions(self.url)
 
     @abstractmethod
     def put(self, request: Put) -> None: ...
 
     @abstractmethod
-    def delete(self, request: Delete) -> None: ...
+    def delete(self, key: str) -> None: ...
 
     @abstractmethod
     def exists(self, key: str) -> bool: ...
@@ -215,27 +164,26 @@ class ThreadedBackend(ABC):
     @abstractmethod
     def names(self) -> Iterator[str]: ...
 
+    @abstractmethod
+    def update(self, request: Update) -> None: ...
+
 
 class AsyncBackend(ABC):
     """Storage behind coroutines that run on fsspec's event loop only."""
 
     threaded: ClassVar[bool] = False
     has_headers: ClassVar[bool] = False
-    has_conditions: ClassVar[bool] = False
+    can_delete_if: ClassVar[bool] = True
     concurrency: int = 64
-    url: str
 
     @abstractmethod
     async def get(self, request: Get) -> Blob | None: ...
-
-    async def get_versioned(self, request: Get) -> Versioned:
-        raise no_conditions(self.url)
 
     @abstractmethod
     async def put(self, request: Put) -> None: ...
 
     @abstractmethod
-    async def delete(self, request: Delete) -> None: ...
+    async def delete(self, key: str) -> None: ...
 
     @abstractmethod
     async def exists(self, key: str) -> bool: ...
@@ -243,23 +191,8 @@ class AsyncBackend(ABC):
     @abstractmethod
     async def page(self, token: str | None) -> Page: ...
 
-
-def no_conditions(url: str) -> UnsupportedError:
-    """The error for a conditional write where there is no such thing."""
-    return UnsupportedError(
-        f"{url}: this storage cannot write on condition that an object is unchanged, so what "
-        "another writer stores meanwhile would be lost. Write whole objects (whole chunks, whole "
-        "shards), use a local disk, s3:// or gs://, or, if nobody else writes there, say so: "
-        'unaligned="unsafe-read-modify-write" for volumes, unconditional="allow" for updates'
-    )
-
-
-def changed(url: str) -> ConflictError:
-    """The error for a condition that does not hold."""
-    return ConflictError(
-        f"{url}: another writer has changed it since it was read; nothing was written. Read it "
-        "again, or use Storage.update, which does"
-    )
+    @abstractmethod
+    async def update(self, request: Update) -> None: ...
 
 
 def refusal(url: str, *, status: int, reason: str, anonymous: str | None) -> StorageError:

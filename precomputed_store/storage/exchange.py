@@ -43,7 +43,6 @@ class Answer(NamedTuple):
     reason: str
     headers: Mapping[str, str]
     body: bytes
-    tries: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,10 +264,19 @@ def blob_of(answer: Answer, get: Get, url: str) -> Blob:
                 status=answer.status,
             )
         get.check_size(len(answer.body), url)
-        return Blob(answer.body, encoding)
+        return Blob(answer.body, encoding, version=_version(answer))
     if encoding is not None:
         raise get.compressed(encoding, url)
-    return Blob(_ranged(answer, get, get.byte_range, url), None)
+    data = _ranged(answer, get, get.byte_range, url)
+    return Blob(data, None, version=_version(answer))
+
+
+def _version(answer: Answer) -> str | None:
+    """What tells this object from others that were, or will be, under its name."""
+    for header in ("X-Goog-Generation", "ETag", "Last-Modified"):
+        if header in answer.headers:
+            return answer.headers[header]
+    return None
 
 
 def _ranged(answer: Answer, get: Get, asked: tuple[int, int], url: str) -> bytes:

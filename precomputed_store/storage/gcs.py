@@ -6,31 +6,18 @@ with their ``Content-Encoding``, and retries are made in one place.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
-import itertools
 import json
 import os
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from precomputed_store.codecs.base import Buffer
 from precomputed_store.errors import StorageError
-from precomputed_store.storage.base import (
-    ABSENT,
-    WRITE_ID,
-    AsyncBackend,
-    Blob,
-    Delete,
-    Get,
-    Page,
-    Place,
-    Put,
-    Version,
-    Versioned,
-    changed,
-    refusal,
-)
+from precomputed_store.storage.base import AsyncBackend, Blob, Get, Page, Place, Put, refusal
 from precomputed_store.storage.exchange import (
     Answer,
     Call,
@@ -40,11 +27,13 @@ from precomputed_store.storage.exchange import (
     timeouts,
 )
 from precomputed_store.storage.retry import retry_async
+from precomputed_store.storage.update import Update, no_conditions, tries, write_id
 from precomputed_store.url import split_url
 
 __all__ = ["GcsBackend", "with_default_token"]
 
 _ANONYMOUS = "{'token': 'anon'}"
+_MARK = "precomputed-store-write"
 
 
 def with_default_token(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,19 +72,14 @@ def _on_google_machine() -> bool:
 
 class GcsBackend(AsyncBackend):
     has_headers = True
-    has_conditions = True
 
     def __init__(self, place: Place, filesystem: Any) -> None:
-        self.url = place.url
         self._place = place
         self._fs = filesystem
         self._bucket, _, prefix = split_url(place.url).path.partition("/")
         self._prefix = f"{prefix}/" if prefix else ""
 
     async def get(self, request: Get) -> Blob | None:
-        return (await self.get_versioned(request)).blob
-
-    async def get_versioned(self, request: Get) -> Versioned:
         answer = await self._exchange(
             "GET",
             f"download/storage/v1/{self._object(request.key)}",
@@ -105,32 +89,78 @@ class GcsBackend(AsyncBackend):
             request=request,
         )
         if self._absent(answer, request.key, also=(416,)):
-            return Versioned(None, ABSENT)
-        blob = blob_of(answer, request, f"{self._place.url}/{request.key}")
-        return Versioned(blob, Version(answer.headers.get("X-Goog-Generation", "")))
+            return None
+        return blob_of(answer, request, f"{self._place.url}/{request.key}")
 
     async def put(self, request: Put) -> None:
+        answer = await self._upload(request, {}, {})
+        if answer.status >= 300:
+            raise self._refusal(answer, request.key)
+
+    async def update(self, request: Update) -> None:
+        url = f"{self._place.url}/{request.key}"
+        for wait_s in tries(url):
+            await asyncio.sleep(wait_s)
+            blob = await self.get(Get(key=request.key))
+            if blob is not None and blob.version is None:
+                raise no_conditions(url)
+            new = await asyncio.to_thread(request.change, blob)
+            generation = "0" if blob is None else str(blob.version)
+            if await self._store_if(request, new, generation):
+                return
+
+    async def _store_if(self, request: Update, new: Buffer | None, generation: str) -> bool:
+        """Store, or remove, if nobody else did; whether that is done."""
+        condition = {"ifGenerationMatch": generation}
+        if new is None:
+            if generation == "0":
+                return True
+            path = f"storage/v1/{self._object(request.key)}"
+            answer = await self._exchange("DELETE", path, condition, key=request.key)
+            if answer.status == 404:
+                return True
+        else:
+            mark = write_id()
+            answer = await self._upload(request.put(new), condition, {_MARK: mark})
+            if answer.status == 412 and await self._mark(request.key) == mark:
+                # Stored by a try whose answer was lost.
+                return True
+        if answer.status == 412:
+            return False
+        if answer.status >= 300:
+            raise self._refusal(answer, request.key)
+        return True
+
+    async def _mark(self, key: str) -> str | None:
+        """The mark of the write that stored an object."""
+        path = f"storage/v1/{self._object(key)}"
+        answer = await self._exchange("GET", path, {"fields": "metadata"}, key=key)
+        if self._absent(answer, key):
+            return None
+        found = (json.loads(answer.body).get("metadata") or {}).get(_MARK)
+        return None if found is None else str(found)
+
+    async def _upload(
+        self, request: Put, condition: Mapping[str, str], metadata: Mapping[str, str]
+    ) -> Answer:
         boundary = f"=={os.urandom(16).hex()}=="
-        resource: dict[str, Any] = {
+        resource = {
             "name": self._prefix + request.key,
             "contentType": request.content_type,
             "contentEncoding": request.content_encoding,
             "cacheControl": request.cache_control,
+            "metadata": dict(metadata),
             # The server refuses a body that does not match.
             "md5Hash": base64.b64encode(
                 hashlib.md5(request.data, usedforsecurity=False).digest()
             ).decode(),
         }
-        condition = _condition(request.expected)
-        write_id = os.urandom(16).hex()
-        if condition:
-            resource["metadata"] = {WRITE_ID: write_id}
-        metadata = json.dumps({name: value for name, value in resource.items() if value})
+        described = json.dumps({name: value for name, value in resource.items() if value})
         head = (
-            f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{metadata}\r\n"
+            f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{described}\r\n"
             f"--{boundary}\r\nContent-Type: {request.content_type}\r\n\r\n"
         )
-        answer = await self._exchange(
+        return await self._exchange(
             "POST",
             f"upload/storage/v1/b/{quote(self._bucket, safe='')}/o",
             {"uploadType": "multipart", **condition},
@@ -138,33 +168,12 @@ class GcsBackend(AsyncBackend):
             headers={"Content-Type": f"multipart/related; boundary={boundary}"},
             data=b"".join((head.encode(), request.data, f"\r\n--{boundary}--\r\n".encode())),
         )
-        if condition and answer.status == 412:
-            # Of a write whose answer was lost, and which was sent again, it is we who won.
-            if await self._last_write(request.key) != write_id:
-                raise changed(f"{self._place.url}/{request.key}")
-        elif answer.status >= 300:
-            raise self._refusal(answer, request.key)
 
-    async def _last_write(self, key: str) -> str | None:
-        """The number that the last write on condition has given to an object."""
+    async def delete(self, key: str) -> None:
         path = f"storage/v1/{self._object(key)}"
-        answer = await self._exchange("GET", path, {"fields": "metadata"}, key=key)
-        if self._absent(answer, key):
-            return None
-        written: str | None = json.loads(answer.body).get("metadata", {}).get(WRITE_ID)
-        return written
-
-    async def delete(self, request: Delete) -> None:
-        path = f"storage/v1/{self._object(request.key)}"
-        condition = _condition(request.expected)
-        answer = await self._exchange("DELETE", path, condition, key=request.key)
-        gone = answer.status == 404
-        # What a first try has removed is gone when a second one looks for it.
-        by_others = gone and answer.tries == 1 and request.expected not in (None, ABSENT)
-        if by_others or (condition and answer.status == 412):
-            raise changed(f"{self._place.url}/{request.key}")
-        if answer.status >= 300 and not gone:
-            raise self._refusal(answer, request.key)
+        answer = await self._exchange("DELETE", path, {}, key=key)
+        if answer.status >= 300 and answer.status != 404:
+            raise self._refusal(answer, key)
 
     async def exists(self, key: str) -> bool:
         path = f"storage/v1/{self._object(key)}"
@@ -213,10 +222,7 @@ class GcsBackend(AsyncBackend):
         own_limit = getattr(self._fs, "requests_timeout", None)
         options = {} if own_limit is None else {"timeout": own_limit}
 
-        tries = itertools.count(1)
-
         async def attempt(stall_s: float) -> Answer:
-            number = next(tries)
             call = Call(
                 method=method,
                 url=target,
@@ -226,8 +232,7 @@ class GcsBackend(AsyncBackend):
                 request=request,
                 final=self._place.missing_statuses,
             )
-            answer = await exchange(session, call, timeout=timeouts(policy, stall_s))
-            return answer._replace(tries=number)
+            return await exchange(session, call, timeout=timeouts(policy, stall_s))
 
         return await retry_async(attempt, policy=policy, url=f"{self._place.url}/{key}")
 
@@ -256,12 +261,6 @@ class GcsBackend(AsyncBackend):
             reason=_message(answer),
             anonymous=anonymous,
         )
-
-
-def _condition(expected: Version | None) -> dict[str, str]:
-    if expected is None:
-        return {}
-    return {"ifGenerationMatch": "0" if expected.token is None else expected.token}
 
 
 def _message(answer: Answer) -> str:

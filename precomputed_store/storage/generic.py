@@ -17,7 +17,6 @@ from precomputed_store.errors import PrecomputedError, StorageError, Unsupported
 from precomputed_store.storage.base import (
     AsyncBackend,
     Blob,
-    Delete,
     Get,
     Page,
     Place,
@@ -31,6 +30,7 @@ from precomputed_store.storage.retry import (
     retry_async,
     retry_sync,
 )
+from precomputed_store.storage.update import Update, unguarded, unguarded_async
 from precomputed_store.url import split_url
 
 __all__ = ["AsyncGenericBackend", "ThreadedGenericBackend", "generic_backend"]
@@ -57,7 +57,6 @@ class _Generic:
     """Paths and the meaning of exceptions, for both kinds."""
 
     def __init__(self, place: Place, filesystem: Any) -> None:
-        self.url = place.url
         self._place = place
         self._fs = filesystem
         address = split_url(place.url)
@@ -139,8 +138,11 @@ class AsyncGenericBackend(_Generic, AsyncBackend):
         await self._fs._pipe_file(self._path(key), data)
         return True
 
-    async def delete(self, request: Delete) -> None:
-        await self._tried(lambda: self._fs._rm_file(self._path(request.key)), request.key)
+    async def delete(self, key: str) -> None:
+        await self._tried(lambda: self._fs._rm_file(self._path(key)), key)
+
+    async def update(self, request: Update) -> None:
+        await unguarded_async(self, request, Get(key=request.key), self._url(request.key))
 
     async def exists(self, key: str) -> bool:
         return bool(await self._tried(lambda: self._fs._exists(self._path(key)), key))
@@ -222,8 +224,11 @@ class ThreadedGenericBackend(_Generic, ThreadedBackend):
         if self._tried(write, request.key) is None:
             raise StorageError(f"{self._url(request.key)}: there is no such folder")
 
-    def delete(self, request: Delete) -> None:
-        self._tried(lambda: self._fs.rm_file(self._path(request.key)), request.key)
+    def delete(self, key: str) -> None:
+        self._tried(lambda: self._fs.rm_file(self._path(key)), key)
+
+    def update(self, request: Update) -> None:
+        unguarded(self, request, Get(key=request.key), self._url(request.key))
 
     def exists(self, key: str) -> bool:
         return bool(self._tried(lambda: self._fs.exists(self._path(key)), key))

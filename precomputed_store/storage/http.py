@@ -6,16 +6,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from precomputed_store.errors import UnsupportedError
-from precomputed_store.storage.base import (
-    AsyncBackend,
-    Blob,
-    Delete,
-    Get,
-    Page,
-    Place,
-    Put,
-    refusal,
-)
+from precomputed_store.storage.base import AsyncBackend, Blob, Get, Page, Place, Put, refusal
 from precomputed_store.storage.exchange import (
     Answer,
     Call,
@@ -29,6 +20,8 @@ from precomputed_store.storage.retry import retry_async
 if TYPE_CHECKING:
     from yarl import URL
 
+    from precomputed_store.storage.update import Update
+
 __all__ = ["HttpBackend"]
 
 _PATH_SAFE = "/-._~!$&'()*+,;=:@"
@@ -37,7 +30,6 @@ _QUERY_SAFE = _PATH_SAFE + "?%"
 
 class HttpBackend(AsyncBackend):
     def __init__(self, place: Place, filesystem: Any) -> None:
-        self.url = place.url
         self._place = place
         self._fs = filesystem
         address, mark, query = place.url.partition("?")
@@ -75,7 +67,10 @@ class HttpBackend(AsyncBackend):
     async def put(self, request: Put) -> None:
         raise self._read_only()
 
-    async def delete(self, request: Delete) -> None:
+    async def delete(self, key: str) -> None:
+        raise self._read_only()
+
+    async def update(self, request: Update) -> None:
         raise self._read_only()
 
     async def page(self, token: str | None) -> Page:

@@ -13,28 +13,18 @@ import stat
 import time
 from collections.abc import Iterator
 from functools import cached_property
+from typing import TypeAlias
 
 from precomputed_store.codecs.base import Buffer
 from precomputed_store.codecs.content import SUFFIXES
 from precomputed_store.concurrency import num_cores
 from precomputed_store.errors import StorageError
-from precomputed_store.storage.base import (
-    ABSENT,
-    Blob,
-    Delete,
-    Get,
-    Place,
-    Put,
-    ThreadedBackend,
-    Version,
-    Versioned,
-    changed,
-)
-from precomputed_store.storage.locks import LOCK_NAME, Lock
-from precomputed_store.storage.temporaries import is_temporary, temporary_name
+from precomputed_store.storage.base import Blob, Get, Place, Put, ThreadedBackend
+from precomputed_store.storage.locks import locked
+from precomputed_store.storage.update import Update, no_conditions, tries
 from precomputed_store.url import local_path
 
-__all__ = ["LocalBackend", "logical_name"]
+__all__ = ["LocalBackend", "is_temporary", "logical_name", "sweep_temporaries"]
 
 _MISSING = (FileNotFoundError, NotADirectoryError)
 # Without O_NONBLOCK, opening a pipe would wait for ever; O_NOFOLLOW makes links fail.
@@ -45,17 +35,19 @@ _READ = (
 )  # fmt: skip
 _NO_LINKS = _READ | getattr(os, "O_NOFOLLOW", 0)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-_HAS_STAMPS = os.utime in os.supports_fd
+# No chunk, shard or metadata name begins with a dot.
+_TEMPORARY = (".precomputed-", ".tmp")
 _MOST_TRUSTED = 100_000
 _LOOKS = 8
 _LATELY_S = 0.1
 
 
-class LocalBackend(ThreadedBackend):
-    has_conditions = True
+_Found: TypeAlias = tuple[int, str, str | None]
+"""A file descriptor, the path and the compression of an object."""
 
+
+class LocalBackend(ThreadedBackend):
     def __init__(self, place: Place) -> None:
-        self.url = place.url
         self.concurrency = num_cores()
         self._fsync = place.fsync
         self._folder = local_path(place.url) or ""
@@ -63,14 +55,6 @@ class LocalBackend(ThreadedBackend):
         self._trusted: set[str] = set()
 
     def get(self, request: Get) -> Blob | None:
-        found = self._get(request)
-        return None if found is None else found[0]
-
-    def get_versioned(self, request: Get) -> Versioned:
-        found = self._get(request)
-        return Versioned(None, ABSENT) if found is None else Versioned(found[0], _version(*found))
-
-    def _get(self, request: Get) -> tuple[Blob, os.stat_result] | None:
         found = self._find(self._path(request.key))
         if found is None:
             return None
@@ -78,8 +62,7 @@ class LocalBackend(ThreadedBackend):
         try:
             if encoding is not None and request.byte_range is not None:
                 raise request.compressed(encoding, path)
-            status = os.fstat(fd)
-            return Blob(_read(fd, status, path, request), encoding), status
+            return _blob(fd, path, encoding, request)
         except StorageError:
             raise
         except OSError as error:
@@ -89,57 +72,86 @@ class LocalBackend(ThreadedBackend):
 
     def put(self, request: Put) -> None:
         path = self._path(request.key)
-        target = path
-        if request.content_encoding is not None:
-            target += SUFFIXES[request.content_encoding]
-        temporary = f"{os.path.dirname(path)}/{temporary_name()}"
-        lock = Lock(path)
-        try:
-            if request.expected is not None:
-                lock.announce()
-            self._write(temporary, request.data)
-            with self._condition(lock, path, request.expected):
-                os.replace(temporary, target)
-                self._remove(path, keep=target)
-        except BaseException as error:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            if isinstance(error, OSError) and not isinstance(error, StorageError):
-                raise _failed(target, error) from error
-            raise
-
-    def delete(self, request: Delete) -> None:
-        path = self._path(request.key)
-        try:
-            with self._condition(Lock(path), path, request.expected):
-                self._remove(path, keep=None)
-        except _MISSING:
-            # There is not even a folder with a lock in it.
-            if request.expected not in (None, ABSENT):
-                raise changed(path) from None
-        except StorageError:
-            raise
-        except OSError as error:
-            raise _failed(path, error) from error
+        target = _target(path, request)
+        with self._complete(path, request.data) as temporary, locked(os.path.dirname(path)):
+            os.replace(temporary, target)
+            self._remove(path, keep=target)
 
     @contextlib.contextmanager
-    def _condition(self, lock: Lock, path: str, expected: Version | None) -> Iterator[None]:
-        """Exclude other writers of an object, if it is at the version that is expected."""
-        if expected is None:
-            # Such a write must not fall between another's look at the version and its own.
-            with lock.held_if_in_use():
-                yield
-            return
-        with lock.held():
-            found = self._find(path, looks=1)
-            version = ABSENT
-            if found is not None:
-                fd, _, encoding = found
-                version = _version(Blob(b"", encoding), os.fstat(fd))
-                os.close(fd)
-            if version != expected:
-                raise changed(path)
-            yield
+    def _complete(self, path: str, data: Buffer) -> Iterator[str]:
+        """A file with these bytes beside `path`, which goes if it is not given another name."""
+        temporary = f"{os.path.dirname(path)}/{_temporary_name()}"
+        try:
+            self._write(temporary, data)
+            yield temporary
+        except OSError as error:
+            if isinstance(error, StorageError):
+                raise
+            raise _failed(path, error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+    def update(self, request: Update) -> None:
+        path = self._path(request.key)
+        for wait_s in tries(path):
+            time.sleep(wait_s)
+            # Open until the end: no other file can get its number meanwhile.
+            found = self._find(path)
+            try:
+                if self._change(request, path, found):
+                    return
+            finally:
+                if found is not None:
+                    os.close(found[0])
+
+    def _change(self, request: Update, path: str, found: _Found | None) -> bool:
+        """Store what is to be instead of what was found, if it is still that."""
+        blob = None
+        if found is not None:
+            fd, name, encoding = found
+            try:
+                blob = _blob(fd, name, encoding, Get(key=request.key))
+            except OSError as error:
+                raise _failed(name, error) from error
+        new = request.change(blob)
+        if new is None and found is None:
+            return True
+        folder = os.path.dirname(path)
+        if new is None:
+            with locked(folder) as alone:
+                self._check_guard(request, path, alone=alone)
+                same = self._is_still(path, found)
+                if same:
+                    self._remove(path, keep=None)
+                return same
+        put = request.put(new)
+        with self._complete(path, new) as temporary, locked(folder) as alone:
+            self._check_guard(request, path, alone=alone)
+            same = self._is_still(path, found)
+            if same:
+                os.replace(temporary, _target(path, put))
+                self._remove(path, keep=_target(path, put))
+            return same
+
+    @staticmethod
+    def _check_guard(request: Update, path: str, *, alone: bool) -> None:
+        if request.guarded and not alone:
+            raise no_conditions(path)
+
+    def _is_still(self, path: str, found: _Found | None) -> bool:
+        """Whether the file under a name is the one that was opened. Files are never changed."""
+        now = self._find(path)
+        if now is None or found is None:
+            same = now is None and found is None
+        else:
+            same = now[1] == found[1] and os.path.sameopenfile(now[0], found[0])
+        if now is not None:
+            os.close(now[0])
+        return same
+
+    def delete(self, key: str) -> None:
+        self._remove(self._path(key), keep=None)
 
     def exists(self, key: str) -> bool:
         found = self._find(self._path(key))
@@ -192,13 +204,13 @@ class LocalBackend(ThreadedBackend):
             "this layer may refer to; open it with a wider root if you trust it"
         )
 
-    def _find(self, path: str, *, looks: int = _LOOKS) -> tuple[int, str, str | None] | None:
+    def _find(self, path: str) -> _Found | None:
         """A file descriptor, the path and the compression of an object, or None."""
         fd = self._open(path)
         if fd is not None:
             return fd, path, None
         # A writer may exchange the plain file for a compressed one, and back, between looks.
-        for _ in range(looks):
+        for _ in range(_LOOKS):
             for encoding, suffix in SUFFIXES.items():
                 if os.access(path + suffix, os.F_OK):
                     fd = self._open(path + suffix)
@@ -238,10 +250,6 @@ class LocalBackend(ThreadedBackend):
             rest = memoryview(data).cast("B")
             while rest:
                 rest = rest[os.write(fd, rest) :]
-            if _HAS_STAMPS:
-                # Clocks of file systems tick too slowly to tell versions apart.
-                now = time.time_ns()
-                os.utime(fd, ns=(now, now))
             if self._fsync:
                 os.fsync(fd)
         finally:
@@ -259,6 +267,13 @@ class LocalBackend(ThreadedBackend):
                 raise _failed(name, error) from error
 
 
+def _target(path: str, request: Put) -> str:
+    """The file that an object is stored in: its compression is a suffix."""
+    if request.content_encoding is None:
+        return path
+    return path + SUFFIXES[request.content_encoding]
+
+
 def _create(path: str) -> int:
     for _ in range(10):
         try:
@@ -268,19 +283,13 @@ def _create(path: str) -> int:
     return os.open(path, _CREATE, 0o666)
 
 
-def _version(blob: Blob, status: os.stat_result) -> Version:
-    """The version of a file.
-
-    A new version is a new file, made while the old one is still there, so its inode differs
-    from that of the version before, and its time stamp from that of any other version. What
-    other programs change in place shows in size and times.
-    """
-    suffix = SUFFIXES[blob.content_encoding] if blob.content_encoding else ""
-    identity = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    return Version(":".join((suffix, *map(str, identity))))
+def _blob(fd: int, path: str, encoding: str | None, request: Get) -> Blob:
+    found = os.fstat(fd)
+    data = _read(fd, path, request, found)
+    return Blob(data, encoding, True, (found.st_ino, found.st_mtime_ns, found.st_size))
 
 
-def _read(fd: int, found: os.stat_result, path: str, request: Get) -> bytes:
+def _read(fd: int, path: str, request: Get, found: os.stat_result) -> bytes:
     if not stat.S_ISREG(found.st_mode):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
         raise StorageError(f"{path}: {kind}; expected a file")
@@ -294,7 +303,10 @@ def _read(fd: int, found: os.stat_result, path: str, request: Get) -> bytes:
         if not hasattr(os, "pread"):
             os.lseek(fd, start, os.SEEK_SET)
     request.check_size(size, path)
-    data = _read_some(fd, size, start)
+    try:
+        data = _read_some(fd, size, start)
+    except MemoryError as error:
+        raise StorageError(f"{path}: {size} bytes do not fit into memory") from error
     while len(data) < size:
         # Linux hands out at most 2 GiB at a time.
         more = _read_some(fd, size - len(data), start + len(data))
@@ -310,9 +322,18 @@ def _read_some(fd: int, size: int, start: int) -> bytes:
     return os.read(fd, size)
 
 
+def _temporary_name() -> str:
+    return f"{_TEMPORARY[0]}{os.getpid()}-{os.urandom(8).hex()}{_TEMPORARY[1]}"
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a name is one that `LocalBackend.put` gives until a file is complete."""
+    return name.startswith(_TEMPORARY[0]) and name.endswith(_TEMPORARY[1])
+
+
 def logical_name(folder: str, name: str) -> str | None:
     """The key that `get` takes for a file; None where another file stands for the same."""
-    if name == LOCK_NAME or is_temporary(name):
+    if is_temporary(name):
         return None
     stem, dot, suffix = name.rpartition(".")
     if not stem or dot + suffix not in SUFFIXES.values():
@@ -336,3 +357,29 @@ def _changed_lately(folder: str) -> bool:
 def _failed(path: str, error: OSError) -> StorageError:
     reason = error.strerror or str(error)
     return StorageError(f"{path}: {reason}")
+
+
+def sweep_temporaries(folder: str, *, older_than_s: float = 3600.0) -> int:
+    """Remove what killed writers left behind in a folder and below it.
+
+    Parameters
+    ----------
+    folder : str
+    older_than_s : float
+        Younger files may still be being written, and stay.
+
+    Returns
+    -------
+    int
+        Number of files removed.
+    """
+    removed = 0
+    oldest = time.time() - older_than_s
+    for parent, _, names in os.walk(folder):
+        for name in filter(is_temporary, names):
+            path = os.path.join(parent, name)
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(path).st_mtime <= oldest:
+                    os.unlink(path)
+                    removed += 1
+    return removed

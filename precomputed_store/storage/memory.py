@@ -3,44 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 from precomputed_store.codecs.content import SUFFIXES
 from precomputed_store.concurrency import num_cores
 from precomputed_store.errors import StorageError
-from precomputed_store.storage.base import (
-    ABSENT,
-    Blob,
-    Delete,
-    Get,
-    Place,
-    Put,
-    ThreadedBackend,
-    Version,
-    Versioned,
-    changed,
-)
+from precomputed_store.storage.base import Blob, Get, Place, Put, ThreadedBackend
 from precomputed_store.storage.bridge import shared
+from precomputed_store.storage.update import Update, tries
 from precomputed_store.url import split_url
 
 __all__ = ["MemoryBackend"]
 
 
-_numbers = itertools.count(1)
-
-
 class MemoryBackend(ThreadedBackend):
-    has_conditions = True
-
     def __init__(self, place: Place, filesystem: Any) -> None:
-        self.url = place.url
-        # Whoever has layers in memory shares them, hence the lock.
-        self._lock = shared("lock of objects in memory", threading.RLock)
         self.concurrency = num_cores()
+        self._url = place.url
         self._fs = filesystem
+        self._lock = shared("lock of memory", threading.RLock)
         self._folder = f"/{split_url(place.url).path}".rstrip("/")
 
     def get(self, request: Get) -> Blob | None:
@@ -51,54 +35,64 @@ class MemoryBackend(ThreadedBackend):
                     return self._read(path, encoding, request)
             if not self.exists(request.key):
                 return None
-        raise StorageError(f"{self.url}/{request.key}: it is being replaced all the time")
+        raise StorageError(f"{self._url}/{request.key}: it is being replaced all the time")
 
     def _read(self, path: str, encoding: str | None, request: Get) -> Blob:
         data: bytes = self._fs.cat_file(path, *(request.byte_range or ()))
-        url = f"{self.url}/{request.key}"
+        url = f"{self._url}/{request.key}"
         if request.byte_range is not None:
             if encoding is not None:
                 raise request.compressed(encoding, url)
             if len(data) != request.byte_range[1] - request.byte_range[0]:
                 raise request.past_end(None, url)
         request.check_size(len(data), url)
-        return Blob(data, encoding)
+        return Blob(data, encoding, version=self._version(path))
 
-    def get_versioned(self, request: Get) -> Versioned:
-        with self._lock:
-            return Versioned(self.get(request), self._version(request.key))
+    def _version(self, path: str) -> Hashable:
+        stored = self._fs.store.get(path)
+        return None if stored is None else (id(stored), stored.modified)
 
     def put(self, request: Put) -> None:
+        with self._lock:
+            self._put(request)
+
+    def _put(self, request: Put) -> None:
         paths = dict(self._candidates(request.key))
         target = paths.pop(request.content_encoding)
+        try:
+            self._fs.pipe_file(target, bytes(request.data))
+        except OSError as error:
+            raise StorageError(f"{self._url}/{request.key}: {error!r}") from error
+        for other in paths.values():
+            self._remove(other)
+
+    def update(self, request: Update) -> None:
+        for wait_s in tries(f"{self._url}/{request.key}"):
+            time.sleep(wait_s)
+            # Held here, so that no other object can take its place in memory.
+            before = self._stored(request.key)
+            new = request.change(self.get(Get(key=request.key)))
+            with self._lock:
+                if self._stored(request.key) is not before:
+                    continue
+                if new is None:
+                    self._delete(request.key)
+                else:
+                    self._put(request.put(new))
+                return
+
+    def _stored(self, key: str) -> object:
+        """The object under a key, whatever its suffix."""
+        found = (self._fs.store.get(path) for _, path in self._candidates(key))
+        return next((stored for stored in found if stored is not None), None)
+
+    def delete(self, key: str) -> None:
         with self._lock:
-            self._check(request.key, request.expected)
-            try:
-                self._fs.pipe_file(target, bytes(request.data))
-            except OSError as error:
-                raise StorageError(f"{self.url}/{request.key}: {error!r}") from error
-            for other in paths.values():
-                self._remove(other)
+            self._delete(key)
 
-    def delete(self, request: Delete) -> None:
-        with self._lock:
-            self._check(request.key, request.expected)
-            for _, path in self._candidates(request.key):
-                self._remove(path)
-
-    def _check(self, key: str, expected: Version | None) -> None:
-        if expected is not None and self._version(key) != expected:
-            raise changed(f"{self.url}/{key}")
-
-    def _version(self, key: str) -> Version:
-        """A number that an object is given when it is first looked at."""
+    def _delete(self, key: str) -> None:
         for _, path in self._candidates(key):
-            file = self._fs.store.get(path)
-            if file is not None:
-                if not hasattr(file, "precomputed_version"):
-                    file.precomputed_version = next(_numbers)
-                return Version(f"{file.precomputed_version}:{file.modified.timestamp()}")
-        return ABSENT
+            self._remove(path)
 
     def exists(self, key: str) -> bool:
         return any(self._fs.isfile(path) for _, path in self._candidates(key))

@@ -14,20 +14,17 @@ from functools import cache, lru_cache
 from typing import Any
 
 from precomputed_store.codecs.content import from_header
-from precomputed_store.errors import StorageError
+from precomputed_store.errors import StorageError, UnsupportedError
 from precomputed_store.storage.base import (
-    ABSENT,
     AsyncBackend,
     Blob,
-    Delete,
     Get,
     Page,
     Place,
     Put,
-    Version,
-    Versioned,
     refusal,
 )
+from precomputed_store.storage.bridge import shared
 from precomputed_store.storage.retry import (
     TRANSIENT_STATUSES,
     RetryPolicy,
@@ -35,7 +32,13 @@ from precomputed_store.storage.retry import (
     retry_after,
     retry_async,
 )
-from precomputed_store.storage.s3_conditions import S3Conditions
+from precomputed_store.storage.update import (
+    Update,
+    no_conditions,
+    tries,
+    unguarded_async,
+    write_id,
+)
 
 __all__ = ["S3Backend", "with_default_credentials", "with_limits"]
 
@@ -57,6 +60,7 @@ _TRANSIENT_CODES = frozenset(
 _REMEMBERED_S = 10.0
 _PART = 1 << 20
 _PAGE_NAMES = 1000
+_MARK = "precomputed-store-write"
 
 
 def with_default_credentials(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,46 +114,39 @@ def with_limits(
 
 class S3Backend(AsyncBackend):
     has_headers = True
-    has_conditions = True
+    # Few servers take a condition for it.
+    can_delete_if = False
 
     def __init__(self, place: Place, filesystem: Any) -> None:
-        self.url = place.url
-        self.retry = place.retry
         self._place = place
         self._fs = filesystem
         self._bucket, prefix, _ = filesystem.split_path(place.url)
         self._prefix = f"{prefix.rstrip('/')}/" if prefix else ""
-        client = getattr(filesystem, "client_kwargs", {})
-        server = getattr(filesystem, "endpoint_url", None) or client.get("endpoint_url")
-        self._conditions = S3Conditions(self, str(server), self._bucket)
 
     async def get(self, request: Get) -> Blob | None:
-        return (await self.get_versioned(request)).blob
-
-    async def get_versioned(self, request: Get) -> Versioned:
         url = f"{self._place.url}/{request.key}"
         arguments = {"Key": self._prefix + request.key}
         if request.byte_range is not None:
             start, stop = request.byte_range
             arguments["Range"] = f"bytes={start}-{stop - 1}"
 
-        async def attempt(stall_s: float) -> Versioned:
+        async def attempt(stall_s: float) -> Blob | None:
             try:
-                answer = await self.attempt(
+                answer = await self._try(
                     "get_object", arguments, url, self._place.missing_statuses, limit_s=stall_s
                 )
             except StorageError as error:
                 if error.status == 416:
                     raise request.past_end(None, url) from error
                 raise
-            if answer is None:
-                return Versioned(None, ABSENT)
-            blob = await self._read(answer, request, url, stall_s)
-            return Versioned(blob, Version(answer["ETag"]))
+            return None if answer is None else await self._read(answer, request, url, stall_s)
 
         return await retry_async(attempt, policy=self._place.retry, url=url)
 
     async def put(self, request: Put) -> None:
+        await self._call("put_object", self._described(request), request.key, missing=frozenset())
+
+    def _described(self, request: Put) -> dict[str, Any]:
         arguments = {
             "Key": self._prefix + request.key,
             "Body": bytes(request.data),
@@ -157,26 +154,73 @@ class S3Backend(AsyncBackend):
             "ContentEncoding": request.content_encoding,
             "CacheControl": request.cache_control,
         }
-        given = {name: value for name, value in arguments.items() if value is not None}
-        if request.expected is None:
-            await self.call("put_object", given, request.key)
-        else:
-            await self._conditions.put(request, given)
+        return {name: value for name, value in arguments.items() if value is not None}
 
-    async def delete(self, request: Delete) -> None:
-        if request.expected is not None:
-            return await self._conditions.delete(request)
-        arguments = {"Key": self._prefix + request.key}
-        await self.call("delete_object", arguments, request.key, missing=frozenset({404}))
-        return None
+    async def update(self, request: Update) -> None:
+        url = f"{self._place.url}/{request.key}"
+        if not await self._knows_conditions():
+            await unguarded_async(self, request, Get(key=request.key), url)
+            return
+        failed: str | None = None
+        for wait_s in tries(url):
+            await asyncio.sleep(wait_s)
+            blob = await self.get(Get(key=request.key))
+            tag = None if blob is None else str(blob.version or "")
+            if tag == "":
+                raise no_conditions(url)
+            new = await asyncio.to_thread(request.change, blob)
+            if new is None and blob is None:
+                return
+            if new is None:
+                raise UnsupportedError(f"{url}: S3 does not remove an object under a condition")
+            # An object that did not change and yet was refused: some want bare tags.
+            bare = failed is not None and failed == tag
+            if await self._put_if(request.put(new), tag, bare=bare):
+                return
+            failed = tag
+
+    async def _put_if(self, request: Put, tag: str | None, *, bare: bool) -> bool:
+        """Store an object if nobody else did; whether that is done."""
+        mark = write_id()
+        arguments = {**self._described(request), "Metadata": {_MARK: mark}}
+        if tag is None:
+            arguments["IfNoneMatch"] = "*"
+        else:
+            arguments["IfMatch"] = tag.strip('"') if bare else tag
+        # 409: another conditional write was under way. 404: it was removed meanwhile.
+        refused = frozenset({412, 409, *((404,) if tag is not None else ())})
+        answer = await self._call("put_object", arguments, request.key, missing=refused)
+        if answer is not None:
+            return True
+        found = await self._call(
+            "head_object", {"Key": arguments["Key"]}, request.key, missing=frozenset({404})
+        )
+        # Stored by a try whose answer was lost?
+        return found is not None and found.get("Metadata", {}).get(_MARK) == mark
+
+    async def _knows_conditions(self) -> bool:
+        """Whether the server heeds conditions: it is tried once, on an object made for it."""
+        known = shared(("S3 with conditions", self._fs, self._bucket), dict[str, bool])
+        if "known" not in known:
+            key = f"{self._prefix}.precomputed-{write_id()}.tmp"
+            probe = {"Key": key, "Body": b"", "IfNoneMatch": "*"}
+            refused = frozenset({412, 409})
+            try:
+                await self._call("put_object", probe, key, missing=refused)
+                second = await self._call("put_object", probe, key, missing=refused)
+            finally:
+                await self._call("delete_object", {"Key": key}, key, missing=frozenset({404}))
+            known["known"] = second is None
+        return known["known"]
+
+    async def delete(self, key: str) -> None:
+        arguments = {"Key": self._prefix + key}
+        await self._call("delete_object", arguments, key, missing=frozenset({404}))
 
     async def exists(self, key: str) -> bool:
-        return await self.head(key) is not None
-
-    async def head(self, key: str) -> dict[str, Any] | None:
-        """Headers of an object, or None if there is none."""
         arguments = {"Key": self._prefix + key}
-        return await self.call("head_object", arguments, key, missing=self._place.missing_statuses)
+        missing = self._place.missing_statuses
+        return await self._call("head_object", arguments, key, missing=missing) is not None
 
     async def page(self, token: str | None) -> Page:
         arguments: dict[str, Any] = {
@@ -186,44 +230,32 @@ class S3Backend(AsyncBackend):
         }
         if token is not None:
             arguments["ContinuationToken"] = token
-        answer = await self.call("list_objects_v2", arguments, "") or {}
+        answer = await self._call("list_objects_v2", arguments, "", missing=frozenset()) or {}
         paths = [item["Key"] for item in answer.get("Contents", ())]
         paths += [item["Prefix"].rstrip("/") for item in answer.get("CommonPrefixes", ())]
         names = [path[len(self._prefix) :] for path in paths if path != self._prefix]
         return Page(names, answer.get("NextContinuationToken"))
 
-    def object_url(self, key: str) -> str:
-        return f"{self._place.url}/{key}"
-
-    def object_key(self, key: str) -> str:
-        return self._prefix + key
-
-    async def call(
-        self,
-        method: str,
-        arguments: Mapping[str, Any],
-        key: str,
-        *,
-        missing: frozenset[int] = frozenset(),
+    async def _call(
+        self, method: str, arguments: Mapping[str, Any], key: str, *, missing: frozenset[int]
     ) -> dict[str, Any] | None:
         """The answer to a request, or None if its status is in `missing`."""
         url = f"{self._place.url}/{key}"
 
         async def attempt(stall_s: float) -> dict[str, Any] | None:
-            return await self.attempt(method, arguments, url, missing)
+            return await self._try(method, arguments, url, missing)
 
         return await retry_async(attempt, policy=self._place.retry, url=url)
 
-    async def attempt(
+    async def _try(
         self,
         method: str,
         arguments: Mapping[str, Any],
         url: str,
-        missing: frozenset[int] = frozenset(),
+        missing: frozenset[int],
         *,
         limit_s: float | None = None,
     ) -> dict[str, Any] | None:
-        """As `call`, once: raises `TransientError` for what another try may cure."""
         from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
         try:
@@ -270,7 +302,7 @@ class S3Backend(AsyncBackend):
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         if declared is not None and size != declared:
             raise TransientError(f"short body ({size} of {declared} bytes)")
-        return Blob(data, encoding)
+        return Blob(data, encoding, version=answer.get("ETag"))
 
     @staticmethod
     def _check_declared(declared: int, answer: Mapping[str, Any], request: Get, url: str) -> None:

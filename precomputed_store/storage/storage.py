@@ -7,41 +7,33 @@ absent; everything else that goes wrong is an exception.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from asyncio import to_thread
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from typing import Any
 
 from precomputed_store.codecs.base import Buffer
+from precomputed_store.codecs.content import SUFFIXES
+from precomputed_store.errors import MetadataError
 from precomputed_store.storage.base import (
     AsyncBackend,
     Blob,
     ByteRange,
-    Delete,
     FrozenOptions,
     Get,
     Place,
     Put,
     ThreadedBackend,
-    Version,
-    Versioned,
     freeze_statuses,
-    no_conditions,
 )
 from precomputed_store.storage.bridge import generation, run_async, run_sync
-from precomputed_store.storage.conditions import (
-    DEFAULT_UPDATE,
-    Change,
-    Unconditional,
-    Update,
-    UpdatePolicy,
-    update,
-    update_async,
-)
-from precomputed_store.storage.keys import child_of, resolve
 from precomputed_store.storage.retry import DEFAULT_RETRY, RetryPolicy
-from precomputed_store.url import default_root, join, local_path, parse_url
+from precomputed_store.storage.update import Update
+from precomputed_store.url import contains, default_root, join, local_path, parse_url
 
 __all__ = [
     "Blob",
@@ -52,6 +44,9 @@ __all__ = [
     "run_async",
     "run_sync",
 ]
+
+# Keys that have to be resolved: empty, ".", ".." or absolute parts, URLs, NUL, drives.
+_ODD_KEY = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|::|://|\0" + (r"|[\\:]" if os.name == "nt" else ""))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,11 +118,6 @@ class Storage:
         """Whether objects carry content type, content encoding and cache headers."""
         return self._backend.has_headers
 
-    @property
-    def has_conditions(self) -> bool:
-        """Whether `put` and `delete` take `expected`, so that `update` loses nothing."""
-        return self._backend.has_conditions
-
     def get(
         self, key: str, byte_range: ByteRange | None = None, *, max_bytes: int | None = None
     ) -> Blob | None:
@@ -155,7 +145,7 @@ class Storage:
         MetadataError
             `key` is absolute, a URL, contains NUL, or leaves the root.
         """
-        storage, key = resolve(self, key)
+        storage, key = _resolve(self, key)
         request = Get(key=key, byte_range=byte_range, max_bytes=max_bytes)
         backend = storage._backend
         if isinstance(backend, ThreadedBackend):
@@ -166,41 +156,9 @@ class Storage:
         self, key: str, byte_range: ByteRange | None = None, *, max_bytes: int | None = None
     ) -> Blob | None:
         """As `get`, from any event loop."""
-        storage, key = resolve(self, key)
+        storage, key = _resolve(self, key)
         request = Get(key=key, byte_range=byte_range, max_bytes=max_bytes)
         found: Blob | None = await storage._call_async("get", request)
-        return found
-
-    def get_versioned(self, key: str, *, max_bytes: int | None = None) -> Versioned:
-        """Read an object together with its version, for a write on condition.
-
-        Parameters
-        ----------
-        key, max_bytes
-            See `get`.
-
-        Returns
-        -------
-        Versioned
-            ``(blob, version)``. Versions are hashable, picklable values to compare, also
-            that of an absent object, `ABSENT`.
-
-        Raises
-        ------
-        UnsupportedError
-            Not `has_conditions`.
-        StorageError, MetadataError
-            See `get`.
-        """
-        storage, key = resolve(self, key)
-        found: Versioned = storage._call("get_versioned", Get(key=key, max_bytes=max_bytes))
-        return found
-
-    async def get_versioned_async(self, key: str, *, max_bytes: int | None = None) -> Versioned:
-        """As `get_versioned`, from any event loop."""
-        storage, key = resolve(self, key)
-        request = Get(key=key, max_bytes=max_bytes)
-        found: Versioned = await storage._call_async("get_versioned", request)
         return found
 
     def put(
@@ -211,7 +169,6 @@ class Storage:
         content_type: str,
         content_encoding: str | None = None,
         cache_control: str | None = None,
-        expected: Version | None = None,
     ) -> None:
         """Write an object as a whole: readers see the old one or the new one, never a part.
 
@@ -227,30 +184,16 @@ class Storage:
         content_encoding : str, optional
             ``"gzip"``, ``"br"``, ``"zstd"``, ``"xz"`` or ``"bz2"``: a header, or a suffix
             of the file's name. Objects of the same key with other suffixes are removed.
-        expected : Version, optional
-            Write only if the object is still at this version; `ABSENT`: only create it.
 
         Raises
         ------
-        ConflictError
-            It is at another version; nothing was written.
         StorageError
             It could not be written; what was there before is still there.
         UnsupportedError
-            The storage is read only, cannot tell readers of a compression, or cannot write
-            on condition.
+            The storage is read only, or cannot tell readers of a compression.
         """
-        storage, key = resolve(self, key)
-        request = Put(
-            key=key,
-            data=data,
-            content_type=content_type,
-            content_encoding=content_encoding,
-            cache_control=cache_control,
-            expected=expected,
-        )
-        storage._check_expected(expected)
-        storage._call("put", request)
+        storage, key = _resolve(self, key)
+        storage._call("put", _put(key, data, content_type, content_encoding, cache_control))
 
     async def put_async(
         self,
@@ -260,128 +203,47 @@ class Storage:
         content_type: str,
         content_encoding: str | None = None,
         cache_control: str | None = None,
-        expected: Version | None = None,
     ) -> None:
         """As `put`, from any event loop."""
-        storage, key = resolve(self, key)
-        request = Put(
-            key=key,
-            data=data,
-            content_type=content_type,
-            content_encoding=content_encoding,
-            cache_control=cache_control,
-            expected=expected,
-        )
-        storage._check_expected(expected)
+        storage, key = _resolve(self, key)
+        request = _put(key, data, content_type, content_encoding, cache_control)
         await storage._call_async("put", request)
 
-    def delete(self, key: str, *, expected: Version | None = None) -> None:
-        """Remove an object, under whatever suffix; it may be absent.
+    def delete(self, key: str) -> None:
+        """Remove an object, under whatever suffix; it may be absent."""
+        storage, key = _resolve(self, key)
+        storage._call("delete", key)
 
-        Parameters
-        ----------
-        key : str
-        expected : Version, optional
-            Remove it only if it is still at this version.
-
-        Raises
-        ------
-        ConflictError
-            It is at another version, or was removed by somebody else.
-        UnsupportedError
-            The storage cannot remove on condition: many S3 servers cannot, although
-            they can write on condition.
-        StorageError
-        """
-        storage, key = resolve(self, key)
-        storage._check_expected(expected)
-        storage._call("delete", Delete(key=key, expected=expected))
-
-    async def delete_async(self, key: str, *, expected: Version | None = None) -> None:
+    async def delete_async(self, key: str) -> None:
         """As `delete`, from any event loop."""
-        storage, key = resolve(self, key)
-        storage._check_expected(expected)
-        await storage._call_async("delete", Delete(key=key, expected=expected))
+        storage, key = _resolve(self, key)
+        await storage._call_async("delete", key)
 
-    def update(
-        self,
-        key: str,
-        change: Change,
-        *,
-        content_type: str,
-        content_encoding: str | None = None,
-        cache_control: str | None = None,
-        max_bytes: int | None = None,
-        unconditional: Unconditional = "raise",
-        policy: UpdatePolicy = DEFAULT_UPDATE,
-    ) -> None:
-        """Read an object, change it and write it back, so that no other writer's change is lost.
-
-        Parameters
-        ----------
-        key : str
-        change : callable
-            Takes the stored `Blob` (None: absent) and returns the bytes to store, already
-            compressed as `content_encoding` says; or None to remove the object, or `UNCHANGED`.
-            It is called again whenever another writer came between, so it should do
-            nothing but compute. In one rare case, when the answer to a write was lost and
-            another writer wrote before it could be looked up, it is applied twice.
-        content_type, content_encoding, cache_control
-            Of the new object, see `put`.
-        max_bytes : int, optional
-            See `get`.
-        unconditional : {"raise", "allow"}
-            What to do where the storage cannot write on condition. ``"allow"`` is safe as
-            long as there is one writer.
-        policy : UpdatePolicy
-            How often to try.
+    def apply(self, update: Update) -> None:
+        """Change an object in place of what was read of it: no write in between is lost.
 
         Raises
         ------
         ConflictError
-            Other writers were faster on every try.
+            Others changed it again and again.
         UnsupportedError
-            Not `has_conditions`, or one is not possible here (see `delete`), and
-            ``unconditional="raise"``.
-        StorageError, MetadataError
-            See `get` and `put`.
+            The storage knows no conditions, and the update is to be guarded; or it is read
+            only.
+        StorageError
+            It could not be read or written.
         """
-        request = Update(
-            key=key,
-            change=change,
-            content_type=content_type,
-            content_encoding=content_encoding,
-            cache_control=cache_control,
-            max_bytes=max_bytes,
-            policy=policy,
-            unconditional=unconditional,
-        )
-        update(self, request)
+        storage, key = _resolve(self, update.key)
+        storage._call("update", replace(update, key=key))
 
-    async def update_async(
-        self,
-        key: str,
-        change: Change,
-        *,
-        content_type: str,
-        content_encoding: str | None = None,
-        cache_control: str | None = None,
-        max_bytes: int | None = None,
-        unconditional: Unconditional = "raise",
-        policy: UpdatePolicy = DEFAULT_UPDATE,
-    ) -> None:
-        """As `update`, from any event loop; `change` runs on a thread."""
-        request = Update(
-            key=key,
-            change=change,
-            content_type=content_type,
-            content_encoding=content_encoding,
-            cache_control=cache_control,
-            max_bytes=max_bytes,
-            policy=policy,
-            unconditional=unconditional,
-        )
-        await update_async(self, request)
+    async def apply_async(self, update: Update) -> None:
+        """As `apply`, from any event loop."""
+        storage, key = _resolve(self, update.key)
+        await storage._call_async("update", replace(update, key=key))
+
+    @property
+    def can_delete_if(self) -> bool:
+        """Whether `apply` can remove an object."""
+        return self._backend.can_delete_if
 
     def exists(self, key: str) -> bool:
         """Whether there is such an object, under whatever suffix.
@@ -391,12 +253,12 @@ class Storage:
         StorageError
             It cannot be known.
         """
-        storage, key = resolve(self, key)
+        storage, key = _resolve(self, key)
         return bool(storage._call("exists", key))
 
     async def exists_async(self, key: str) -> bool:
         """As `exists`, from any event loop."""
-        storage, key = resolve(self, key)
+        storage, key = _resolve(self, key)
         return bool(await storage._call_async("exists", key))
 
     def list_names(self, prefix: str = "") -> Iterator[str]:
@@ -410,7 +272,7 @@ class Storage:
             The storage has no listing.
         StorageError
         """
-        backend = child_of(self, prefix)._backend
+        backend = _child(self, prefix)._backend
         if isinstance(backend, ThreadedBackend):
             yield from backend.names()
             return
@@ -440,10 +302,17 @@ class Storage:
         int
             Number of files removed; 0 for other storages, which have none.
         """
-        from precomputed_store.storage.temporaries import sweep_temporaries
+        from precomputed_store.storage.local import sweep_temporaries
 
         folder = local_path(self.child(prefix).url)
         return 0 if folder is None else sweep_temporaries(folder, older_than_s=older_than_s)
+
+    def remove_empty_folder(self, prefix: str) -> None:
+        """Remove a folder that holds nothing. Only local disks have folders to remove."""
+        folder = local_path(self.child(prefix).url)
+        if folder is not None:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 
     @property
     def _backend(self) -> ThreadedBackend | AsyncBackend:
@@ -464,10 +333,6 @@ class Storage:
         backend = open_backend(place, FrozenOptions(self.storage_options))
         self.__dict__["_open"] = (generation(), backend)
         return backend
-
-    def _check_expected(self, expected: Version | None) -> None:
-        if expected is not None and not self.has_conditions:
-            raise no_conditions(self.url)
 
     def _call(self, method: str, argument: object) -> Any:
         backend = self._backend
@@ -494,6 +359,8 @@ def open_storage(
     *,
     storage_options: Mapping[str, Any] | None = None,
     missing_statuses: Iterable[int] = (404,),
+    root: str | os.PathLike[str] | None = None,
+    cross_origin: bool = False,
 ) -> Storage:
     """The storage at what a user typed.
 
@@ -501,16 +368,61 @@ def open_storage(
     ----------
     address : str or os.PathLike
         See `precomputed_store.url.parse_url`.
-    storage_options, missing_statuses
+    storage_options, missing_statuses, cross_origin
         See `Storage`.
+    root : str or os.PathLike, optional
+        See `Storage`; an address like the first.
 
     Raises
     ------
     ValueError
-        The address is empty, or its protocol is unknown.
+        The address is empty, its protocol is unknown, or it is not within `root`.
     """
+    url = parse_url(address)
+    bounds = None if root is None else parse_url(root)
+    if bounds is not None and not contains(bounds, url):
+        raise ValueError(f"{url} is not within the root {bounds}")
     return Storage(
-        url=parse_url(address),
+        url=url,
         storage_options=FrozenOptions(storage_options),
         missing_statuses=missing_statuses,
+        root=bounds,
+        cross_origin=cross_origin,
     )
+
+
+def _put(
+    key: str,
+    data: Buffer,
+    content_type: str,
+    content_encoding: str | None,
+    cache_control: str | None,
+) -> Put:
+    if content_encoding is not None and content_encoding not in SUFFIXES:
+        raise ValueError(
+            f"content_encoding {content_encoding!r}; expected one of {', '.join(SUFFIXES)}"
+        )
+    return Put(
+        key=key,
+        data=data,
+        content_type=content_type,
+        content_encoding=content_encoding,
+        cache_control=cache_control,
+    )
+
+
+def _resolve(storage: Storage, key: str) -> tuple[Storage, str]:
+    """A storage and a plain key in it, for a key that may contain ``..`` and the like."""
+    if not _ODD_KEY.search(key):
+        return storage, key
+    folder, _, name = key.rpartition("/")
+    # An absolute key has an empty folder as well, but is not to be taken for a plain one.
+    child = _child(storage, folder or ("/" if key.startswith("/") else ""))
+    if _ODD_KEY.search(name):
+        raise MetadataError(f"{key!r} does not name an object", source=storage.url)
+    return child, name
+
+
+@lru_cache(maxsize=1024)
+def _child(storage: Storage, folder: str) -> Storage:
+    return storage.child(folder)

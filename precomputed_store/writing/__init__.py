@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from precomputed_store.writing.api import to_precomputed
+from precomputed_store.writing.coarsen import downsample, update_scales
+from precomputed_store.writing.preview import plan
 
-__all__ = ["to_precomputed"]
+__all__ = ["downsample", "plan", "to_precomputed", "update_scales"]

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from precomputed_store.grid import XYZ
 from precomputed_store.layer import ScaleSelector
+from precomputed_store.pyramid_plan import Pyramid
 from precomputed_store.volume import Volume
 from precomputed_store.write_plan import Unaligned
 from precomputed_store.writer import Compress, WriteOptions
 from precomputed_store.writing.layers import Place, WriteMode, plan_target
 from precomputed_store.writing.place import Region, Resolution
+from precomputed_store.writing.pyramid import MethodName, resolve_method
 from precomputed_store.writing.run import LayerWrite
 from precomputed_store.writing.source import as_source
-from precomputed_store.writing.target import LayerType, LayerWish
+from precomputed_store.writing.target import LayerType, LayerWish, Sharding
 
 if TYPE_CHECKING:
     from dask.delayed import Delayed
@@ -35,6 +37,9 @@ def to_precomputed(
     voxel_offset: XYZ | None = None,
     chunk_size: XYZ | None = None,
     key: str | None = None,
+    sharding: Sharding = None,
+    pyramid: Pyramid = None,
+    method: MethodName = "auto",
     compress: Compress = "auto",
     compress_level: int | None = None,
     write_empty_chunks: bool = False,
@@ -43,17 +48,19 @@ def to_precomputed(
     region: Region | None = None,
     unaligned: Unaligned = "raise",
     allow_misread: bool = False,
+    resume: bool = False,
     compute: bool = True,
     progress: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Volume | Delayed:
     """Write an array as a Precomputed layer, or into one.
 
-    Everything is checked before anything is touched. Then `info` is written, then the
-    chunks, so that a write that was interrupted can be seen, and resumed with
-    ``mode="r+"``. A dask array is cut so that no two tasks touch the same object; each
-    task may safely run twice. Arrays that are larger than memory are written block by
-    block.
+    Everything is checked before anything is touched. Then `info` is written, with the scale
+    of the array, then the chunks; coarser scales are named there when they are written. A
+    small file beside `info`, ``write-in-progress.json``, says that a write has not ended; with
+    ``resume=True`` the same call goes on with it. A dask array is cut so that no two tasks
+    touch the same object; each task may safely run twice. Arrays that are larger than
+    memory are written block by block. `plan` says beforehand what a write will do.
 
     Parameters
     ----------
@@ -91,6 +98,24 @@ def to_precomputed(
         array was read from, else (64, 64, 64) or less where the array is smaller.
     key : str, optional
         Name of the scale's folder. Default: the resolution, as in ``"8_8_8"``.
+    sharding : None, "auto", ShardTarget or ShardingSpec
+        None: each chunk is an object of its own. ``"auto"``: shards that are boxes of chunks,
+        of about 128 MiB each (`ShardTarget` changes that). A dask array is written with one
+        object per task, or one per few tasks where a shard's voxels do not fit into memory.
+        With parameters under which shards are no boxes of chunks (a hash, too few bits), the
+        encoded chunks of a dask array are stored in ``<key>.staging`` first.
+    pyramid : None, "auto", str, int or sequence of (int, int, int)
+        Coarser scales. ``"auto"``: at each step those axes are halved that are finest, until
+        the scale fits into a chunk; an integer: as many such steps. ``"2x2x1"``: this factor
+        again and again until the scale fits into a chunk. A sequence: these factors along
+        x, y, z, each relative to the scale before.
+    method : {"auto", "mean", "mode", "min", "max", "stride"}
+        How a voxel is made from those that it covers: ``"auto"`` is mean for images and mode
+        for segmentations. A coarse voxel i covers the voxels [i·f, (i+1)·f) of the absolute
+        grid, so scales lie exactly on each other whatever the offset; bounds are rounded
+        outward, and at them only the voxels that there are count. See
+        `downsampling.downsample` for what each method does with ties and rounding. Each
+        scale is made from the one before as it is stored.
     compress : {"auto", "gzip", "br", "zstd", False}
         Compression around the encoding. ``"auto"``: gzip on object stores for raw,
         compressed_segmentation, compresso and crackle; none otherwise.
@@ -112,9 +137,14 @@ def to_precomputed(
         Which voxels of an existing layer to replace, in absolute coordinates:
         ``{"x": slice(0, 64)}`` (all of y and z), or the place that coordinates say.
         Default: `voxel_offset`, coordinates, or the whole scale if it is as large.
-    unaligned : {"raise", "read-modify-write"}
-        What to do with a region that covers chunks only in part. Two writers must never
-        do the latter to the same chunk at once.
+    unaligned : {"raise", "read-modify-write", "unguarded-read-modify-write"}
+        What to do with a region that covers chunks (shards, where there are shards) only in
+        part: see `WriteOptions`.
+    resume : bool
+        Go on with a write of a new layer that was interrupted: objects that are stored are
+        left as they are. Refused if that was another job: another array shape, encoding,
+        sharding, pyramid or method. What the voxels are is not compared. If there is nothing
+        to resume, the layer is made; if it is complete, nothing is done.
     allow_misread : bool
         Write even what the Neuroglancer client is known to show wrongly.
     compute : bool
@@ -133,14 +163,13 @@ def to_precomputed(
     Raises
     ------
     FileExistsError
-        There is a layer already, and ``mode="w-"``.
+        There is a layer already, or what is left of one, and ``mode="w-"``.
     VolumeNotFoundError
         There is none, and ``mode="r+"``.
     ValueError, TypeError, IndexError
         The arguments do not fit each other, the array or the layer. Nothing was touched.
     UnsupportedError
-        The scale is sharded, a library is missing, or the storage cannot do what it
-        takes. Nothing was touched.
+        A library is missing, or the storage cannot do what it takes. Nothing was touched.
     ChunkError, StorageError
         A chunk could not be encoded or written. Chunks already written stay.
 
@@ -164,6 +193,7 @@ def to_precomputed(
         voxel_offset=voxel_offset,
         chunk_size=chunk_size,
         key=key,
+        sharding=sharding,
     )
     options = WriteOptions(
         compress=compress,
@@ -171,12 +201,22 @@ def to_precomputed(
         write_empty_chunks=write_empty_chunks,
         unaligned=unaligned,
     )
-    place = Place(url=url, mode=mode, scale=scale, region=region, storage_options=storage_options)
-    target = plan_target(source, wish, place)
-    write = LayerWrite(source=source, target=target, options=options)
+    place = Place(
+        url=url,
+        mode=mode,
+        scale=scale,
+        region=region,
+        resume=resume,
+        storage_options=storage_options,
+    )
+    target = plan_target(source, wish, place, pyramid)
+    write = LayerWrite(
+        source=source,
+        target=target,
+        options=options,
+        method=resolve_method(method, layer_type=target.volume.layer_type),
+    )
     write.check(allow_misread=allow_misread)
-    target.prepare()
-    if not compute:
-        return write.delayed()
-    write.run(progress=progress)
-    return target.volume
+    if not target.is_done:
+        write.begin()
+    return write.run(progress=progress) if compute else write.delayed()

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
-from precomputed_store.codecs.base import CZYX
-from precomputed_store.grid import Box
-
-__all__ = ["Spans", "Where", "block_box", "blocks_of", "merged_spans"]
+__all__ = ["LARGEST_BLOCK_BYTES", "Spans", "Where", "merged_spans"]
 
 Spans: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 """Extents of the blocks along x, y, z."""
@@ -84,21 +81,3 @@ def _merged(axis: tuple[int, ...], count: int) -> tuple[int, ...]:
 def _cuts_between(units: tuple[int, ...], present: tuple[int, ...]) -> bool:
     """Whether every cut of `present` is a cut of `units` too."""
     return set(itertools.accumulate(present)) <= set(itertools.accumulate(units))
-
-
-def blocks_of(region: Box, spans: Spans) -> Iterator[tuple[Box, Where]]:
-    """Each block's voxels, and where they lie in an array ``(channel, z, y, x)``, x fastest."""
-    edges = [list(itertools.accumulate(axis, initial=0)) for axis in spans]
-    x_pairs, y_pairs, z_pairs = (list(itertools.pairwise(axis)) for axis in edges)
-    for z, y, x in itertools.product(z_pairs, y_pairs, x_pairs):
-        yield (
-            block_box(region, (x[0], y[0], z[0]), (0, z[1] - z[0], y[1] - y[0], x[1] - x[0])),
-            (slice(None), slice(*z), slice(*y), slice(*x)),
-        )
-
-
-def block_box(region: Box, start: Sequence[int], shape: CZYX) -> Box:
-    """The voxels of an array ``(channel, z, y, x)`` that begins at `start` in a region."""
-    x0, y0, z0 = (a + b for a, b in zip(region.start, start, strict=True))
-    _, nz, ny, nx = shape
-    return Box((x0, y0, z0), (x0 + nx, y0 + ny, z0 + nz))

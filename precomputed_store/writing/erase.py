@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from precomputed_store.codecs import content
 from precomputed_store.concurrency import bounded, run_batches
 from precomputed_store.errors import UnsupportedError
-from precomputed_store.storage import Storage, run_sync
+from precomputed_store.storage import Blob, Storage, run_sync
+from precomputed_store.writing.record import RECORD_KEY, recorded_scales
+from precomputed_store.writing.staging import is_staged, staging_folder
 
-__all__ = ["Replacement", "plan_replacement"]
+__all__ = ["Removal", "Replacement", "left_over", "plan_removal", "plan_replacement"]
 
 _AXIS = r"-?\d+--?\d+"
 _STORED = re.compile(rf"{_AXIS}_{_AXIS}_{_AXIS}|[0-9a-f]+\.shard")
@@ -22,15 +24,13 @@ _LARGEST_INFO = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replacement:
-    """The objects of a layer that have to go before another takes its place."""
+class Removal:
+    """Chunks that have to go before others take their place."""
 
     storage: Storage
     keys: tuple[str, ...]
 
     def carry_out(self) -> None:
-        """Remove `info`, so that nobody reads what is half there, then the chunks."""
-        self.storage.delete("info")
         if self.storage.threaded:
             run_batches(self.storage.delete, self.keys, workers=self.storage.concurrency)
         else:
@@ -40,16 +40,31 @@ class Replacement:
         await bounded(self.storage.concurrency)(self.keys, self.storage.delete_async)
 
 
-def plan_replacement(storage: Storage, *, key: str) -> Replacement | None:
-    """What to remove for a layer whose only scale is in the folder `key`; touches nothing.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replacement:
+    """A layer that has to go before another takes its place."""
 
-    Chunks and shards in the folders of the old layer's scales and in that of the new one.
-    Meshes, skeletons and whatever else lies there stay.
+    storage: Storage
+    chunks: Removal
+
+    def carry_out(self) -> None:
+        """Remove `info`, so that nobody reads what is half there, then the chunks."""
+        self.storage.delete("info")
+        self.storage.delete(RECORD_KEY)
+        self.chunks.carry_out()
+
+
+def plan_replacement(storage: Storage, *, keys: Iterable[str]) -> Replacement | None:
+    """What to remove for a layer whose scales are in the folders `keys`; touches nothing.
+
+    Chunks and shards in the folders of the old layer's scales, of those that an interrupted
+    job was writing, and of the new one's; and what that job had staged. Meshes, skeletons and
+    whatever else lies there stay.
 
     Returns
     -------
     Replacement or None
-        None if there is no layer.
+        None if there is nothing.
 
     Raises
     ------
@@ -59,21 +74,47 @@ def plan_replacement(storage: Storage, *, key: str) -> Replacement | None:
     ValueError
         The `info` that is there cannot be read.
     """
+    folders = {*keys, *recorded_scales(storage)}
     blob = storage.get("info", max_bytes=_LARGEST_INFO)
-    if blob is None:
+    if blob is not None:
+        folders |= _old_folders(blob, storage)
+    stored = [key for folder in sorted(folders) for key in _left(storage, folder)]
+    if blob is None and not stored and not storage.exists(RECORD_KEY):
         return None
-    data = blob.data
+    return Replacement(storage=storage, chunks=Removal(storage=storage, keys=tuple(stored)))
+
+
+def plan_removal(storage: Storage, *, keys: Iterable[str]) -> Removal:
+    """What to remove from the folders of scales that are written anew; touches nothing.
+
+    Where the storage cannot list, that is nothing.
+    """
     try:
-        if blob.content_encoding is not None:
-            data = content.undo(data, blob.content_encoding, limit=_LARGEST_INFO)
-        folders = {*_scale_keys(json.loads(bytes(data))), key}
+        stored = tuple(key for folder in keys for key in _left(storage, folder))
+    except UnsupportedError:
+        stored = ()
+    return Removal(storage=storage, keys=stored)
+
+
+def left_over(storage: Storage, keys: Iterable[str]) -> str | None:
+    """A chunk or shard in one of these folders, if there is any that can be seen."""
+    try:
+        return next((key for folder in keys for key in _stored(storage, folder)), None)
+    except UnsupportedError:
+        return None
+
+
+def _old_folders(info: Blob, storage: Storage) -> set[str]:
+    data = info.data
+    try:
+        if info.content_encoding is not None:
+            data = content.undo(data, info.content_encoding, limit=_LARGEST_INFO)
+        return set(_scale_keys(json.loads(bytes(data))))
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{storage.url}/info cannot be read ({error}), so it is unknown what there is to "
             "replace: remove the folder yourself"
         ) from error
-    keys = [stored for folder in sorted(folders) for stored in _stored(storage, folder)]
-    return Replacement(storage=storage, keys=tuple(keys))
 
 
 def _scale_keys(document: Any) -> Iterator[str]:
@@ -82,6 +123,13 @@ def _scale_keys(document: Any) -> Iterator[str]:
         found = scale.get("key") if isinstance(scale, dict) else None
         if isinstance(found, str):
             yield found
+
+
+def _left(storage: Storage, folder: str) -> Iterator[str]:
+    """What is stored of a scale, and what is staged for it."""
+    yield from _stored(storage, folder)
+    staging = staging_folder(folder)
+    yield from (f"{staging}/{name}" for name in storage.list_names(staging) if is_staged(name))
 
 
 def _stored(storage: Storage, folder: str) -> Iterator[str]:

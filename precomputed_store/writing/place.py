@@ -17,6 +17,7 @@ __all__ = [
     "Region",
     "Resolution",
     "UnknownResolutionError",
+    "find_box",
     "find_position",
     "find_region",
     "find_resolution",
@@ -138,7 +139,7 @@ def find_region(
     if region is None or (isinstance(region, str) and region == "auto"):
         box = _placed(scale, source, voxel_offset, only_coordinates=region is not None)
     else:
-        box = _given(scale, region)
+        box = find_box(scale, region)
     if box.shape != source.size:
         raise ValueError(f"region {box} is {box.shape} voxels (x, y, z), the array {source.size}")
     return box
@@ -161,7 +162,13 @@ def _placed(
     return Box(start, (x, y, z))
 
 
-def _given(scale: Scale, region: object) -> Box:
+def find_box(scale: Scale, region: object) -> Box:
+    """The voxels of a scale that a caller names.
+
+    Raises
+    ------
+    TypeError, ValueError
+    """
     if isinstance(region, Box):
         return region
     if not isinstance(region, Mapping):

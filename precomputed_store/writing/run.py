@@ -3,46 +3,210 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from precomputed_store.codecs import content
-from precomputed_store.progress import progress_bar
-from precomputed_store.write_plan import unit_spans
-from precomputed_store.writer import ChunkWriter, WriteOptions, as_layer_dtype
-from precomputed_store.writing.blocks import (
-    LARGEST_BLOCK_BYTES,
-    Spans,
-    blocks_of,
-    merged_spans,
-)
+from precomputed_store.downsampling import Method, coarse_box
+from precomputed_store.engine import ChunkedArray
+from precomputed_store.grid import XYZ, Box
+from precomputed_store.info_edits import edit_info, with_scales
+from precomputed_store.metadata import Scale
+from precomputed_store.progress import Advance, progress_bar
+from precomputed_store.shard_writer import EncodedChunks, ShardWriter
+from precomputed_store.volume import Volume
+from precomputed_store.writer import RegionWriter, WriteOptions, as_layer_dtype, writer_for
+from precomputed_store.writing.blocks import LARGEST_BLOCK_BYTES
+from precomputed_store.writing.done import pending_objects, pending_shards
+from precomputed_store.writing.graph import WriteGraph
 from precomputed_store.writing.layers import Target
+from precomputed_store.writing.pyramid import Level
+from precomputed_store.writing.record import WriteRecord, end_record
 from precomputed_store.writing.source import WriteSource
+from precomputed_store.writing.stages import Pending, Stage, array_stage, coarse_stage, scatters
+from precomputed_store.writing.staging import Staging, staging_folder
+from precomputed_store.writing.tasks import ArraySink, CoarseSink
+from precomputed_store.writing.tiling import Tiling, tile
 
 if TYPE_CHECKING:
     from dask.delayed import Delayed
 
-    from precomputed_store.writing.dask_tasks import DaskWrite
-
-__all__ = ["LayerWrite"]
+__all__ = ["LayerWrite", "PyramidWrite"]
 
 _LONG_WRITE = 256
 """Chunks from which on a write shows its progress on a terminal."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
+class PyramidWrite:
+    """Coarser scales on their way into a layer.
+
+    Attributes
+    ----------
+    volume : Volume
+        The scale that the first of them is made from.
+    levels : sequence of Level
+    method : str
+    options : WriteOptions
+    resuming : bool
+        Whether objects that are stored already are left as they are.
+    region : Box, optional
+        Voxels of the first scale that the others are to follow. Default: all.
+    """
+
+    volume: Volume
+    levels: Sequence[Level]
+    method: Method
+    options: WriteOptions
+    resuming: bool = False
+    region: Box | None = None
+
+    def array(self, scale: Scale) -> ChunkedArray:
+        """A scale that `info` need not name yet."""
+        return replace(self.volume.array, scale=scale, missing="fill")
+
+    def check(self) -> None:
+        """Refuse what would fail in a task; touches nothing.
+
+        Raises
+        ------
+        ValueError, IndexError
+            A scale cannot be written so.
+        UnsupportedError
+            The encoding's library is not installed.
+        """
+        region = self._region
+        if not self.volume.bounds.contains(region):
+            raise IndexError(f"region {region} reaches outside the volume {self.volume.bounds}")
+        for sink in self.sinks():
+            sink.writer.check(sink.tiling.region)
+            check_encoding(sink.writer)
+
+    @property
+    def _region(self) -> Box:
+        return self.volume.bounds if self.region is None else self.region
+
+    def sinks(self) -> list[CoarseSink]:
+        """What the tasks of each level get."""
+        finer, sinks = self.array(self.volume.scale), []
+        region = self._region
+        for level in self.levels:
+            array, region = self.array(level.scale), coarse_box(region, level.factor)
+            sinks.append(
+                CoarseSink(
+                    writer=writer_for(array, self.options, keep_stored=self.resuming),
+                    finer=finer,
+                    factor=level.factor,
+                    method=self.method,
+                    tiling=coarse_tiling(array, region, level.factor),
+                )
+            )
+            finer = array
+        return sinks
+
+    def stages(self, base: Stage | None) -> list[Stage]:
+        """The tasks of each level; the first waits for those of the base."""
+        stages: list[Stage] = []
+        finer = base
+        for sink in self.sinks():
+            finer = coarse_stage(sink, finer, pending=pending(sink) if self.resuming else None)
+            stages.append(finer)
+        return stages
+
+    @property
+    def finish(self) -> Finish:
+        return Finish(volume=self.volume, scales=tuple(level.scale for level in self.levels))
+
+
+def check_encoding(writer: RegionWriter) -> None:
+    """Encode and compress a few voxels, to see that everything it takes is there."""
+    array = writer.array
+    sample = np.zeros((array.num_channels, 8, 8, 8), array.dtype)
+    writer.compress(array.scale.codec.encode(sample))
+
+
+def pending(sink: ArraySink | CoarseSink) -> Pending:
+    """What is not stored yet of what a sink takes."""
+    if scatters(sink.tiling, sink):
+        assert isinstance(sink.writer, ShardWriter)
+        return pending_shards(sink.writer, sink.tiling.region)
+    return pending_objects(sink.writer.array, sink.tiling.objects)
+
+
+def coarse_tiling(array: ChunkedArray, region: Box, factor: XYZ) -> Tiling:
+    """Blocks of a coarser scale that are made of few enough finer voxels to hold at once."""
+    fx, fy, fz = factor
+    return tile(
+        array.scale,
+        region,
+        voxel_bytes=array.num_channels * array.dtype.itemsize * fx * fy * fz,
+        largest=LARGEST_BLOCK_BYTES,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finish:
+    """What remains when every object is stored. Doing it twice changes nothing.
+
+    Attributes
+    ----------
+    volume : Volume
+        What the write gives back.
+    scales : tuple of Scale
+        Those that `info` is to name now.
+    staging : Staging or None
+        What is to be cleared, with the blocks in `tiling`.
+    is_job : bool
+        Whether there is a record to be removed.
+    """
+
+    volume: Volume
+    scales: tuple[Scale, ...] = ()
+    staging: Staging | None = None
+    tiling: Tiling | None = None
+    is_job: bool = True
+
+    def __call__(self) -> Volume:
+        storage, volume = self.volume.layer.storage, self.volume
+        if self.staging is not None and self.tiling is not None:
+            self.staging.clear(self.tiling.indices())
+        if self.scales:
+            info = edit_info(storage, lambda old: with_scales(old, *self.scales))
+            volume = replace(
+                volume,
+                layer=replace(volume.layer, info=info),
+                scale_index=info.scale_index(volume.scale.key),
+            )
+        if self.is_job:
+            end_record(storage)
+        return volume
+
+
+@dataclass(frozen=True, kw_only=True)
 class LayerWrite:
-    """One array on its way into one region of one scale."""
+    """One array on its way into one region of one scale, and the scales that follow from it."""
 
     source: WriteSource
     target: Target
     options: WriteOptions
+    method: Method = "mean"
 
     @property
-    def writer(self) -> ChunkWriter:
-        return ChunkWriter(array=self.target.array, options=self.options)
+    def writer(self) -> RegionWriter:
+        return writer_for(self.target.array, self.options, keep_stored=self.target.resuming)
+
+    @cached_property
+    def pyramid(self) -> PyramidWrite:
+        return PyramidWrite(
+            volume=self.target.volume,
+            levels=self.target.levels,
+            method=self.method,
+            options=self.options,
+            resuming=self.target.resuming,
+        )
 
     def check(self, *, allow_misread: bool) -> None:
         """Refuse what would fail later, or be misread elsewhere; touches nothing.
@@ -52,7 +216,7 @@ class LayerWrite:
         ValueError, IndexError
             The region cannot be written so, or Neuroglancer would misread it.
         UnsupportedError
-            The scale is sharded, or the encoding's library is not installed.
+            The encoding's library is not installed.
         """
         writer, array = self.writer, self.target.array
         writer.check(self.target.region)
@@ -62,67 +226,148 @@ class LayerWrite:
                 f"{misread}. Choose another encoding, or pass allow_misread=True to write it "
                 "for other readers"
             )
-        sample = np.zeros((array.num_channels, 8, 8, 8), array.dtype)
-        encoded = array.scale.codec.encode(sample)
-        if writer.content_encoding is not None:
-            content.apply(encoded, writer.content_encoding, level=self.options.compress_level)
+        check_encoding(writer)
 
-    def run(self, *, progress: bool | None) -> None:
-        """Write every chunk."""
+    @property
+    def job(self) -> WriteRecord:
+        """The parameters of the job that decide what it writes."""
+        return self.target.job(method=self.method, options=self.options)
+
+    def begin(self) -> None:
+        """Make the layer, and leave a record of the job if it makes one.
+
+        Raises
+        ------
+        ValueError
+            Another job than this was begun there.
+        """
+        if self.target.resuming:
+            self.job.is_under_way(self.target.volume.layer.storage)
+        self.target.prepare(self.job)
+
+    def run(self, *, progress: bool | None) -> Volume:
+        """Write everything."""
         shown = self._is_long() if progress is None else progress
-        if self.source.is_dask:
-            self._dask_write().compute(progress=shown)
-        else:
-            self._write_blocks(progress=shown)
+        if self.target.is_done:
+            return self.target.volume
+        if self._by_dask:
+            return self._graph().compute(progress=shown)  # type: ignore[no-any-return]
+        self._write_blocks(progress=shown)
+        finish = self._finish(by_dask=False)
+        if not self.target.levels:
+            return finish()
+        stages = self.pyramid.stages(None)
+        return WriteGraph(stages=stages, finish=finish).compute(  # type: ignore[no-any-return]
+            progress=shown
+        )
 
     def delayed(self) -> Delayed:
-        """The write of every chunk as one delayed value."""
-        return self._dask_write().delayed()
+        """Everything as one delayed value."""
+        if self.target.is_done:
+            return WriteGraph(stages=[], finish=self._finish(by_dask=False)).delayed()
+        return self._graph().delayed()
+
+    @property
+    def _by_dask(self) -> bool:
+        return self.source.is_dask or (self._scatters and not self._in_memory)
+
+    @property
+    def _scatters(self) -> bool:
+        return scatters(self.tiling, self._sink)
+
+    def _finish(self, *, by_dask: bool) -> Finish:
+        staged = by_dask and self._scatters
+        return replace(
+            self.pyramid.finish,
+            staging=self._staging if staged else None,
+            tiling=self.tiling if staged else None,
+            is_job=self.target.is_new or self.target.resuming,
+        )
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether encoded chunks are stored twice for a while."""
+        return self._by_dask and self._scatters
+
+    @property
+    def _staging(self) -> Staging:
+        array = self.target.array
+        return Staging(storage=array.storage, folder=staging_folder(array.scale.key))
 
     def _is_long(self) -> bool:
         if not sys.stderr.isatty():
             return False
-        return self._num_chunks > _LONG_WRITE
+        x, y, z = self.tiling.region.shape
+        cx, cy, cz = self.target.array.scale.chunk_size
+        return (x // cx + 1) * (y // cy + 1) * (z // cz + 1) > _LONG_WRITE
+
+    @cached_property
+    def tiling(self) -> Tiling:
+        present = self.source.chunk_lengths()
+        array = self.target.array
+        return tile(
+            array.scale,
+            self.target.region,
+            voxel_bytes=array.num_channels * array.dtype.itemsize,
+            present=None if present is None else (present[3], present[2], present[1]),
+            smallest=None if present is not None else LARGEST_BLOCK_BYTES,
+        )
+
+    @cached_property
+    def _sink(self) -> ArraySink:
+        return ArraySink(writer=self.writer, tiling=self.tiling)
 
     @property
-    def _num_chunks(self) -> int:
-        x, y, z = map(len, self._units)
-        return x * y * z
-
-    @property
-    def _units(self) -> Spans:
-        x, y, z = unit_spans(self.target.array.scale, self.target.region)
-        return x, y, z
-
-    @property
-    def _voxel_bytes(self) -> int:
-        return self.target.array.num_channels * self.target.array.dtype.itemsize
+    def _pending(self) -> Pending:
+        return pending(self._sink) if self.target.resuming else None
 
     def _write_blocks(self, *, progress: bool) -> None:
-        x, y, z = units = self._units
-        if self.source.is_numpy and self.source.dtype == self.target.array.dtype:
-            # What is in memory as it is needed is not cut for memory's sake.
-            spans: Spans = ((sum(x),), (sum(y),), (sum(z),))
-        else:
-            spans = merged_spans(
-                units, voxel_bytes=self._voxel_bytes, smallest=LARGEST_BLOCK_BYTES
+        """Write from memory, or from what is read block by block."""
+        tiling, writer = self.tiling, self.writer
+        todo = None if self._scatters else self._pending
+        total = sum(1 for _ in self.target.array.grid.cells(tiling.region))
+        with progress_bar("writing", total=total, enabled=progress) as bar:
+            advance = bar if progress else None
+            if self._in_memory and (todo is None or self._scatters):
+                # What is in memory as it is needed is not cut for memory's sake.
+                data = self.source.read((slice(None),) * 4)
+                writer.write(tiling.region, data, advance=advance)
+                return
+            for index in tiling.objects.indices():
+                if todo is None or index in todo:
+                    self._write_object(index, advance)
+
+    @property
+    def _in_memory(self) -> bool:
+        return self.source.is_numpy and self.source.dtype == self.target.array.dtype
+
+    def _write_object(self, index: XYZ, advance: Advance | None) -> None:
+        tiling, writer = self.tiling, self.writer
+        if tiling.grouped is None:
+            box = tiling.box(index)
+            writer.write(box, self._block(index), advance=advance)
+            return
+        assert isinstance(writer, ShardWriter)
+        chunks: dict[int, bytes | None] = {}
+        for member in tiling.members(index):
+            encoded: EncodedChunks = writer.encode(
+                tiling.box(member), self._block(member), advance=advance
             )
-        writer, dtype = self.writer, self.target.array.dtype
-        with progress_bar("writing", total=self._num_chunks, enabled=progress) as advance:
-            for box, where in blocks_of(self.target.region, spans):
-                data = as_layer_dtype(self.source.read(where), dtype)
-                writer.write(box, data, advance=advance if progress else None)
+            chunks |= encoded
+        writer.store_box(tiling.objects.box(index), chunks)
 
-    def _dask_write(self) -> DaskWrite:
-        from precomputed_store.writing.dask_tasks import plan_dask_write
-
-        present = self.source.chunk_lengths()
-        x, y, z = merged_spans(
-            self._units,
-            voxel_bytes=self._voxel_bytes,
-            present=None if present is None else (present[3], present[2], present[1]),
+    def _block(self, index: XYZ) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+        box, start = self.tiling.box(index), self.target.region.start
+        x, y, z = (
+            slice(a - origin, b - origin)
+            for a, b, origin in zip(box.start, box.stop, start, strict=True)
         )
+        data = self.source.read((slice(None), z, y, x))
+        return as_layer_dtype(data, self.target.array.dtype)
+
+    def _graph(self) -> WriteGraph:
+        x, y, z = self.tiling.spans
         array = self.source.as_dask(((self.source.shape[0],), z, y, x))
-        return plan_dask_write(
-            array, self.writer, region=self.target.region, volume=self.target.volume
-        )
+        base = array_stage(array, self._sink, pending=self._pending, staging=self._staging)
+        stages = [base, *self.pyramid.stages(base)]
+        return WriteGraph(stages=stages, finish=self._finish(by_dask=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -17,8 +17,10 @@ from precomputed_store.metadata import (
     OTHER_DATA_TYPES,
     Scale,
     ScaleSelector,
+    ShardingSpec,
     VolumeInfo,
 )
+from precomputed_store.shard_shape import ShardTarget, choose_sharding
 from precomputed_store.writing.place import (
     Resolution,
     UnknownResolutionError,
@@ -32,13 +34,19 @@ from precomputed_store.writing.source import WriteSource
 __all__ = [
     "LayerType",
     "LayerWish",
+    "Sharding",
     "check_matches",
     "choose_scale",
+    "make_codec",
     "new_info",
     "scale_key",
+    "sharded",
 ]
 
 LayerType: TypeAlias = Literal["image", "segmentation"]
+
+Sharding: TypeAlias = ShardingSpec | ShardTarget | Literal["auto"] | None
+"""Parameters, what to aim at in choosing them (``"auto"``: the defaults), or no shards."""
 
 _DEFAULT_CHUNK_SIZE = (64, 64, 64)
 # What uint16 and the signed types hold is anybody's guess.
@@ -68,8 +76,18 @@ class LayerWish:
     voxel_offset: XYZ | None = None
     chunk_size: XYZ | None = None
     key: str | None = None
+    sharding: Sharding = None
 
     def __post_init__(self) -> None:
+        if not (
+            isinstance(self.sharding, ShardingSpec | ShardTarget)
+            or self.sharding is None
+            or self.sharding == "auto"
+        ):
+            raise ValueError(
+                f"sharding is {self.sharding!r}; expected None, 'auto', a ShardTarget or a "
+                "ShardingSpec"
+            )
         if self.layer_type not in ("image", "segmentation", None):
             raise ValueError(
                 f"layer_type is {self.layer_type!r}; expected 'image' or 'segmentation'"
@@ -122,6 +140,7 @@ def new_info(source: WriteSource, wish: LayerWish) -> VolumeInfo:
             chunk_sizes=(triple(chunk_size, "chunk_size"),),
             codec=codec,
         )
+        scale = sharded(scale, wish.sharding, voxel_bytes=source.shape[0] * source.dtype.itemsize)
         return VolumeInfo(
             layer_type=layer_type,
             data_type=source.dtype.name,
@@ -133,6 +152,25 @@ def new_info(source: WriteSource, wish: LayerWish) -> VolumeInfo:
         problems = "; ".join(map(str, error.problems))
         text = problems.replace("scales[0].", "").replace("chunk_sizes[0]", "chunk_size")
         raise ValueError(text) from None
+
+
+def sharded(scale: Scale, sharding: Sharding, *, voxel_bytes: int) -> Scale:
+    """A scale with the sharding that is wished for.
+
+    Parameters
+    ----------
+    scale : Scale
+    sharding : ShardingSpec, ShardTarget, "auto" or None
+    voxel_bytes : int
+        Size of all channels of a voxel.
+    """
+    if sharding == "auto":
+        sharding = ShardTarget()
+    if isinstance(sharding, ShardTarget):
+        sharding = choose_sharding(
+            scale.grid, scale.codec, voxel_bytes=voxel_bytes, target=sharding
+        )
+    return replace(scale, sharding=sharding)
 
 
 def scale_key(resolution: Resolution) -> str:
@@ -174,6 +212,7 @@ def check_matches(source: WriteSource, wish: LayerWish, info: VolumeInfo, scale:
         "layer_type": (wish.layer_type, info.layer_type),
         "encoding": (wish.encoding and wish.encoding.lower(), scale.encoding),
         "chunk_size": (wish.chunk_size, scale.chunk_size),
+        "sharding": (wish.sharding if wish.sharding != "auto" else None, scale.sharding),
         "key": (wish.key, scale.key),
     }
     parameters = scale.codec.to_parameters()
@@ -228,19 +267,39 @@ def _codec(source: WriteSource, wish: LayerWish, layer_type: LayerType) -> Codec
     """The encoding: what the caller says, else how it was read, else a lossless default."""
     inherited = source.encoding.get("encoding")
     name = (wish.encoding or inherited or _default_encoding(source, layer_type)).lower()
+    remembered = source.encoding.get("encoding_options") if inherited == name else None
+    return make_codec(name, wish.encoding_options or {}, remembered=remembered or {})
+
+
+def make_codec(
+    name: str, options: Mapping[str, Any], *, remembered: Mapping[str, Any] | None = None
+) -> Codec:
+    """An encoding with its parameters.
+
+    Parameters
+    ----------
+    name : str
+    options : mapping
+        What the caller says.
+    remembered : mapping, optional
+        What goes before the defaults where he says nothing.
+
+    Raises
+    ------
+    ValueError
+        There is no such encoding, or it has no such option; names the nearest.
+    """
     found = codec_class(name)
     if found is None:
         raise ValueError(f"encoding is {name!r}; {_nearest(name, ENCODINGS)}")
-    options = dict(_DEFAULT_OPTIONS.get(name, {}))
-    if inherited == name:
-        options |= source.encoding.get("encoding_options") or {}
-    given = wish.encoding_options or {}
-    for option in given:
+    for option in options:
         if option not in found.parameter_names():
             hint = _nearest(option, found.parameter_names())
             raise ValueError(f"encoding {name} has no option {option!r}; {hint}")
     try:
-        return found.from_parameters(options | dict(given))
+        return found.from_parameters(
+            {**_DEFAULT_OPTIONS.get(name, {}), **(remembered or {}), **options}
+        )
     except ValueError as error:
         problems = [": ".join(item) if isinstance(item, tuple) else item for item in error.args]
         raise ValueError("encoding_options: " + "; ".join(map(str, problems))) from None

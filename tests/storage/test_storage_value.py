@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from precomputed_store.errors import MetadataError, UnsupportedError
-from precomputed_store.storage import Storage, open_storage
+from precomputed_store.storage import Blob, Storage, open_storage
 
 OPTIONS = {"key": "k", "client_kwargs": {"region_name": "x", "list": [1, {"a": 2}]}}
 
@@ -32,7 +32,7 @@ def test_a_storage_survives_pickling_after_use(tmp_path: Path) -> None:
     storage.put("a", b"1", content_type="text/plain")
     again = pickle.loads(pickle.dumps(storage))
     assert again == storage
-    assert again.get("a") == (b"1", None, True)
+    assert again.get("a") == Blob(b"1", None)
     assert len(pickle.dumps(storage)) < 1000
 
 
@@ -145,8 +145,8 @@ def test_keys_may_go_through_the_parent_folder(tmp_path: Path) -> None:
     storage = open_storage(tmp_path / "layer")
     storage.put("../other/8_8_8/a", b"1", content_type="")
     assert (tmp_path / "other" / "8_8_8" / "a").read_bytes() == b"1"
-    assert storage.get("../other/./8_8_8//a") == (b"1", None, True)
-    assert storage.child("../other").get("8_8_8/a") == (b"1", None, True)
+    assert storage.get("../other/./8_8_8//a") == Blob(b"1", None)
+    assert storage.child("../other").get("8_8_8/a") == Blob(b"1", None)
     assert list(storage.list_names("../other/8_8_8")) == ["a"]
     # A child has the same bounds as the layer that it belongs to.
     with pytest.raises(MetadataError):

@@ -8,11 +8,7 @@ import math
 import pytest
 from hypothesis import given, strategies as st
 
-from precomputed_store.codecs.raw import Raw
-from precomputed_store.grid import Box
-from precomputed_store.metadata import Scale
-from precomputed_store.write_plan import plan_write, unit_spans
-from precomputed_store.writing.blocks import Spans, blocks_of, merged_spans
+from precomputed_store.writing.blocks import Spans, merged_spans
 
 AXIS = st.lists(st.integers(1, 50), min_size=1, max_size=12).map(tuple)
 
@@ -74,36 +70,3 @@ def test_blocks_grow_to_at_least_half_of_what_is_worth_a_task(smallest: int) -> 
     spans = merged_spans((unit, unit, unit), voxel_bytes=8, smallest=smallest)
     block = math.prod(map(max, spans)) * 8
     assert smallest < 2 * block <= max(2 * smallest, 2 * 8 * 64**3)
-
-
-SCALE = Scale(
-    key="8_8_8",
-    size=(100, 80, 60),
-    resolution=(8, 8, 8),
-    voxel_offset=(-5, 3, 7),
-    chunk_sizes=((16, 10, 9),),
-    codec=Raw(),
-)
-
-
-@given(data=st.data())
-def test_blocks_of_a_region_cover_it_and_share_no_object(data: st.DataObject) -> None:
-    bounds = SCALE.grid.bounds
-    starts, stops = [], []
-    for low, high in zip(bounds.start, bounds.stop, strict=True):
-        start = data.draw(st.integers(low, high - 1))
-        starts.append(start)
-        stops.append(data.draw(st.integers(start + 1, high)))
-    region = Box(tuple(starts), tuple(stops))  # type: ignore[arg-type]
-    x, y, z = unit_spans(SCALE, region)
-    largest = data.draw(st.integers(1, 30_000))
-    spans = merged_spans((x, y, z), voxel_bytes=1, largest=largest)
-    blocks = list(blocks_of(region, spans))
-    assert sum(math.prod(box.shape) for box, _ in blocks) == math.prod(region.shape)
-    touched = [unit.cell for box, _ in blocks for unit in plan_write(SCALE, box)]
-    assert len(touched) == len(set(touched))
-    for box, (channel, *where) in blocks:
-        assert channel == slice(None)
-        found = [(s.start, s.stop) for s in reversed(where)]
-        pairs = zip(box.start, box.stop, region.start, strict=True)
-        assert found == [(a - first, b - first) for a, b, first in pairs]

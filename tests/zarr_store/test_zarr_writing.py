@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import Any
 
@@ -198,18 +199,58 @@ def test_a_compression_is_applied_where_it_is_asked_for(make_layer: MakeLayer) -
     np.testing.assert_array_equal(array[...], layer.expected)
 
 
-def test_a_sharded_scale_is_refused_before_anything_is_touched(
-    make_layer: MakeLayer, requests: Counter[str]
+SHARDINGS = {
+    "boxes": {"preshift_bits": 1, "minishard_bits": 1, "shard_bits": 9, "hash": "identity"},
+    "scattered": {
+        "preshift_bits": 0, "minishard_bits": 1, "shard_bits": 1, "hash": "murmurhash3_x86_128",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("data_encoding", ["raw", "gzip"])
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_shards_are_written_whole_in_part_and_with_zeros(
+    make_layer: MakeLayer, sharding: str, data_encoding: str
 ) -> None:
-    sharding = {"preshift_bits": 0, "minishard_bits": 1, "shard_bits": 1, "hash": "identity"}
-    layer = make_layer(empty=True, sharding=sharding)
+    layer = make_layer(
+        empty=True, sharding={**SHARDINGS[sharding], "data_encoding": data_encoding}
+    )
     array = opened(layer)
-    requests.clear()
-    with pytest.raises(ps.UnsupportedError, match="sharded"):
-        array[...] = 1
-    with pytest.raises(ps.UnsupportedError, match="sharded"):
-        array[...] = 0
-    assert not requests
+    shape = array.shape
+    expected = np.random.default_rng(4).integers(1, 200, shape).astype(array.dtype)
+    array[...] = expected
+    np.testing.assert_array_equal(opened(layer)[...], expected)
+    expected[:, 2:7, 1:11, 3:12] = 7
+    array[:, 2:7, 1:11, 3:12] = 7
+    expected[:, :, :, 5:] = 0
+    array[:, :, :, 5:] = 0
+    np.testing.assert_array_equal(opened(layer)[...], expected)
+    theirs = tensorstore_read(layer.folder)
+    np.testing.assert_array_equal(theirs.transpose(), expected)
+    array[...] = 0
+    assert not [name for name in layer.files() if name.endswith(".shard")]
+
+
+def test_chunks_of_a_shard_that_come_together_are_stored_together(
+    make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from precomputed_store.shard_writer import ShardWriter
+
+    sizes: list[int] = []
+    original = ShardWriter.store_chunks
+
+    def slow(self: ShardWriter, shard: int, chunks: Any, *, whole: bool) -> None:
+        sizes.append(len(chunks))
+        time.sleep(0.05)
+        original(self, shard, chunks, whole=whole)
+
+    monkeypatch.setattr(ShardWriter, "store_chunks", slow)
+    one = {"preshift_bits": 20, "minishard_bits": 0, "shard_bits": 0, "hash": "identity"}
+    layer = make_layer(empty=True, sharding=one)
+    array = opened(layer)
+    array[...] = 3
+    assert (array[...] == 3).all()
+    assert len(sizes) < sum(sizes) == array.nchunks
 
 
 class TestWhatCannotBeWritten:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given, strategies as st
 
-from precomputed_store.plan import ChunkPart, plan_points, plan_selection
+from precomputed_store.read_plan import ChunkPart, plan_points, plan_selection
 
 SHAPE = (2, 7, 9, 11)
 CHUNK = (4, 3, 5)

@@ -1,0 +1,77 @@
+"""Minishard indices that this process has read, with the version of the shard that each is of."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cachetools import LRUCache
+
+from precomputed_store.sharding import MinishardIndex
+from precomputed_store.storage import Storage
+
+__all__ = ["KnownIndex", "clear_index_cache", "forget_shard", "known_indices"]
+
+INDEX_CACHE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class KnownIndex:
+    """A minishard index as it was read.
+
+    Attributes
+    ----------
+    index : MinishardIndex
+    version : hashable
+        Of the shard then. Bytes of a shard of another version are not where it says.
+    read_at : float
+        When, on the monotonic clock, in seconds.
+    """
+
+    index: MinishardIndex
+    version: Hashable
+    read_at: float = field(default_factory=time.monotonic)
+
+
+class _IndexCache:
+    """By (storage, shard's key, minishard), least recently used out first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cache: LRUCache[Any, KnownIndex] = LRUCache(
+            INDEX_CACHE_BYTES, getsizeof=lambda known: known.index.nbytes + 512
+        )
+
+    def get(self, storage: Storage, key: str, minishard: int) -> KnownIndex | None:
+        with self._lock:
+            return self._cache.get((storage, key, minishard))
+
+    def put(self, storage: Storage, key: str, minishard: int, known: KnownIndex) -> None:
+        if known.index.nbytes + 512 <= self._cache.maxsize:
+            with self._lock:
+                self._cache[storage, key, minishard] = known
+
+    def clear(self) -> None:
+        with self._lock:
+            self._cache.clear()
+
+    def forget(self, storage: Storage, key: str) -> None:
+        with self._lock:
+            for item in [item for item in self._cache if item[:2] == (storage, key)]:
+                del self._cache[item]
+
+
+known_indices = _IndexCache()
+
+
+def clear_index_cache() -> None:
+    """Forget every cached shard index."""
+    known_indices.clear()
+
+
+def forget_shard(storage: Storage, key: str) -> None:
+    """Forget the cached indices of one shard."""
+    known_indices.forget(storage, key)

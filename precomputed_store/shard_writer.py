@@ -1,0 +1,300 @@
+"""Array → chunks → shards: each shard is put together in memory and stored as one object.
+
+A shard that is written in part is read, changed and written back, under the condition
+that nobody else changed it meanwhile; its other chunks are taken over as they are.
+Specification: sharded.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from precomputed_store.codecs.base import Buffer, ChunkArray
+from precomputed_store.concurrency import num_cores, run_batches
+from precomputed_store.errors import ChunkError, FormatError
+from precomputed_store.grid import XYZ, Box, ChunkGrid
+from precomputed_store.metadata import ShardingSpec
+from precomputed_store.progress import Advance
+from precomputed_store.shard_assembly import (
+    ShardAssembler,
+    assemble_shard,
+    in_shard_order,
+    split_shard,
+)
+from precomputed_store.shard_cache import forget_shard
+from precomputed_store.sharding import locate, locate_many, shard_name
+from precomputed_store.storage import Blob, Update
+from precomputed_store.write_plan import unit_grid
+from precomputed_store.writer import RegionWriter
+
+__all__ = ["EncodedChunks", "ShardWriter"]
+
+EncodedChunks: TypeAlias = Mapping[int, bytes | None]
+"""Chunk id → the bytes to store, None where nothing is to be stored."""
+
+CONTENT_TYPE = "application/octet-stream"
+# Encoded together, then appended: few enough to hold twice, enough for every core.
+_GROUP = 16 * num_cores()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardWriter(RegionWriter):
+    """Writes regions of a sharded scale, whole shards or parts of them."""
+
+    def __post_init__(self) -> None:
+        if self.options.compress not in ("auto", False, None):
+            raise ValueError(
+                f"compress is {self.options.compress!r}, but shards are never compressed as a "
+                "whole: their chunks are, as data_encoding of the sharding says"
+            )
+
+    @property
+    def spec(self) -> ShardingSpec:
+        spec = self.array.scale.sharding
+        assert spec is not None
+        return spec
+
+    @property
+    def grid(self) -> ChunkGrid:
+        return self.array.grid
+
+    @property
+    def content_encoding(self) -> str | None:
+        return None if self.spec.data_encoding == "raw" else "gzip"
+
+    def key(self, shard: int) -> str:
+        """The object that holds a shard."""
+        return f"{self.array.scale.key}/{shard_name(self.spec, shard)}"
+
+    def encode(
+        self, region: Box, data: ChunkArray, *, advance: Advance | None = None
+    ) -> EncodedChunks:
+        """The chunks that a region covers as a whole, as they are to be stored."""
+        cells = [cell for cell in self.grid.cells(region) if self._covers(region, cell)]
+        ids = [self.grid.chunk_id(cell) for cell in cells]
+        packed = self._pack_all(cells, region, data, advance)
+        return dict(zip(ids, packed, strict=True))
+
+    def store_chunks(self, shard: int, chunks: EncodedChunks, *, whole: bool) -> None:
+        """Write encoded chunks into one shard.
+
+        Parameters
+        ----------
+        shard : int
+        chunks : mapping of int to bytes or None
+            All of this shard; None removes a chunk.
+        whole : bool
+            Whether these are all of its chunks: then what was stored before is replaced
+            without being looked at. Else it is read, and its other chunks are kept.
+        """
+        if whole and self.keep_stored and self._is_stored(shard):
+            return
+        if whole:
+            present = {i: data for i, data in chunks.items() if data is not None}
+            self._replace(shard, self._assembled(present))
+        else:
+            self._update(shard, chunks)
+
+    def store_box(self, box: Box, chunks: EncodedChunks) -> None:
+        """Write the encoded chunks of a box of whole chunks that lies in one shard."""
+        units = unit_grid(self.array.scale)
+        first = next(self.grid.cells(box))
+        shard = locate(self.spec, self.grid.chunk_id(first)).shard
+        self.store_chunks(shard, chunks, whole=units.is_aligned(box))
+
+    def cells_of(self, shard: int, region: Box) -> list[XYZ]:
+        """The cells of a region whose chunks lie in a shard, x fastest."""
+        cells = self.grid.cell_array(region)
+        found = cells[self._shard_numbers(cells) == shard].tolist()
+        return [(x, y, z) for x, y, z in found]
+
+    def shards_of(self, region: Box) -> list[int]:
+        """The shards that have chunks in a region."""
+        numbers = np.unique(self._shard_numbers(self.grid.cell_array(region)))
+        return [int(number) for number in numbers]
+
+    def _shard_numbers(self, cells: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+        return locate_many(self.spec, self.grid.chunk_ids(cells))[0]
+
+    def store(self, cell: XYZ, data: bytes | None) -> None:
+        chunk_id = self.grid.chunk_id(cell)
+        self._update(locate(self.spec, chunk_id).shard, {chunk_id: data})
+
+    async def store_async(self, cell: XYZ, data: bytes | None) -> None:
+        await asyncio.to_thread(self.store, cell, data)
+
+    def _write(self, region: Box, data: ChunkArray, advance: Advance | None) -> None:
+        for shard, cells, is_whole in self._shards(region):
+            if is_whole and self.keep_stored and self._is_stored(shard):
+                continue
+            if is_whole:
+                self._write_whole(shard, cells, region, data, advance)
+            else:
+                self._write_part(shard, cells, region, data, advance)
+
+    def _is_stored(self, shard: int) -> bool:
+        return self.array.storage.exists(self.key(shard))
+
+    def _shards(self, region: Box) -> Iterator[tuple[int, list[XYZ], bool]]:
+        """Each shard that a region meets, its cells there, and whether that is all of it."""
+        units = unit_grid(self.array.scale)
+        for unit in units.cells(region):
+            box = units.cell_box(unit)
+            covered = box.intersection(region)
+            cells = self.grid.cell_array(covered)
+            shards = self._shard_numbers(cells)
+            order = np.argsort(shards, kind="stable")
+            numbers, starts = np.unique(shards[order], return_index=True)
+            for shard, members in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
+                yield shard, [(x, y, z) for x, y, z in cells[members].tolist()], covered == box
+
+    def _write_whole(
+        self,
+        shard: int,
+        cells: Sequence[XYZ],
+        region: Box,
+        data: ChunkArray,
+        advance: Advance | None,
+    ) -> None:
+        """Encode a shard's chunks in its order, straight into the file to be."""
+        by_id = {self.grid.chunk_id(cell): cell for cell in cells}
+        assembler = self._assembler()
+        order = in_shard_order(self.spec, by_id)
+        empty = True
+        while group := list(itertools.islice(order, _GROUP)):
+            packed = self._pack_all([by_id[i] for _, i in group], region, data, advance)
+            for (minishard, chunk_id), chunk in zip(group, packed, strict=True):
+                if chunk is not None:
+                    assembler.add(minishard, chunk_id, chunk)
+                    empty = False
+        self._replace(shard, None if empty else assembler.finish())
+
+    def _write_part(
+        self,
+        shard: int,
+        cells: Sequence[XYZ],
+        region: Box,
+        data: ChunkArray,
+        advance: Advance | None,
+    ) -> None:
+        whole = [cell for cell in cells if self._covers(region, cell)]
+        packed = self._pack_all(whole, region, data, advance)
+        ids = [self.grid.chunk_id(cell) for cell in whole]
+        partial = {self.grid.chunk_id(cell): cell for cell in set(cells).difference(whole)}
+        self._update(shard, dict(zip(ids, packed, strict=True)), _Overlay(partial, region, data))
+        if advance is not None and partial:
+            advance(len(partial))
+
+    def _update(self, shard: int, chunks: EncodedChunks, overlay: _Overlay | None = None) -> None:
+        """Change some chunks of a shard and keep the others."""
+        key = self.key(shard)
+
+        def change(stored: Blob | None) -> bytearray | None:
+            kept: dict[int, Buffer] = dict(self._split(shard, stored))
+            changed = dict(chunks)
+            if overlay is not None:
+                changed |= self._overlaid(overlay, kept)
+            for chunk_id, chunk in changed.items():
+                if chunk is None:
+                    kept.pop(chunk_id, None)
+                else:
+                    kept[chunk_id] = chunk
+            return self._assembled(kept, stored=stored is not None)
+
+        self.array.storage.apply(
+            Update(
+                key=key,
+                change=change,
+                content_type=CONTENT_TYPE,
+                cache_control=self.options.cache_control,
+                guarded=self.guarded,
+            )
+        )
+        forget_shard(self.array.storage, key)
+
+    def _split(self, shard: int, stored: Blob | None) -> dict[int, memoryview]:
+        if stored is None:
+            return {}
+        key = self.key(shard)
+        try:
+            if stored.content_encoding is not None:
+                raise FormatError(f"a shard cannot be compressed ({stored.content_encoding})")
+            return split_shard(stored.data, self.spec, shard=shard, num_chunks=self.grid.num_cells)
+        except FormatError as error:
+            raise ChunkError(
+                f"{self.array.storage.url}/{key}: {error}: the shard is damaged, and is not "
+                "changed; write all of it to replace it",
+                key=key,
+            ) from error
+
+    def _overlaid(self, overlay: _Overlay, kept: Mapping[int, Buffer]) -> EncodedChunks:
+        """Chunks of which only a part is written, over what is stored of them."""
+        new: dict[int, bytes | None] = {}
+
+        def merge(chunk_id: int) -> None:
+            cell, stored = overlay.cells[chunk_id], kept.get(chunk_id)
+            old = None
+            if stored is not None:
+                old = self.array.decode(cell, Blob(stored, self.content_encoding))
+            new[chunk_id] = self.pack(cell, self.merged(cell, old, overlay.region, overlay.data))
+
+        run_batches(merge, list(overlay.cells), workers=num_cores())
+        return new
+
+    def _covers(self, region: Box, cell: XYZ) -> bool:
+        return region.contains(self.grid.cell_box(cell))
+
+    def _pack_all(
+        self, cells: Sequence[XYZ], region: Box, data: ChunkArray, advance: Advance | None
+    ) -> list[bytes | None]:
+        """Chunks that `region` covers as a whole, encoded on every core, in order."""
+        packed: list[bytes | None] = [None] * len(cells)
+
+        def pack(index: int) -> None:
+            cell = cells[index]
+            packed[index] = self.pack(cell, self.merged(cell, None, region, data))
+            if advance is not None:
+                advance(1)
+
+        run_batches(pack, range(len(cells)), workers=num_cores())
+        return packed
+
+    def _assembler(self) -> ShardAssembler:
+        return ShardAssembler(self.spec, compress_level=self.options.compress_level)
+
+    def _assembled(
+        self, chunks: Mapping[int, Buffer], *, stored: bool = False
+    ) -> bytearray | None:
+        """The shard with these chunks; None if there are none, and none is to be stored."""
+        if not chunks and (self.array.storage.can_delete_if or not stored):
+            return None
+        return assemble_shard(self.spec, chunks, compress_level=self.options.compress_level)
+
+    def _replace(self, shard: int, data: bytearray | None) -> None:
+        key = self.key(shard)
+        if data is None:
+            self.array.storage.delete(key)
+        else:
+            self.array.storage.put(
+                key,
+                data,
+                content_type=CONTENT_TYPE,
+                cache_control=self.options.cache_control,
+            )
+        forget_shard(self.array.storage, key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Overlay:
+    """Voxels that cover some chunks only in part."""
+
+    cells: Mapping[int, XYZ]
+    region: Box
+    data: ChunkArray

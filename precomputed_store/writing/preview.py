@@ -1,0 +1,304 @@
+"""`plan`: what a write will do, and cost, before anything is written."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from precomputed_store.engine import ChunkedArray
+from precomputed_store.grid import XYZ, ChunkGrid
+from precomputed_store.layer import ScaleSelector
+from precomputed_store.metadata import Scale, ShardingSpec
+from precomputed_store.pyramid_plan import Pyramid
+from precomputed_store.shard_shape import ShardTarget, expected_ratio, shard_cells
+from precomputed_store.sharding import locate_many, shard_index_bytes
+from precomputed_store.write_plan import unit_grid
+from precomputed_store.writer import WriteOptions
+from precomputed_store.writing.layers import Place, WriteMode, plan_target
+from precomputed_store.writing.place import Region, Resolution
+from precomputed_store.writing.run import LayerWrite
+from precomputed_store.writing.source import as_source
+from precomputed_store.writing.staging import staging_folder
+from precomputed_store.writing.target import LayerType, LayerWish, Sharding
+from precomputed_store.writing.tiling import Tiling
+
+__all__ = ["ScalePlan", "WritePlan", "plan"]
+
+_MOST_COUNTED_CELLS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalePlan:
+    """How one scale will be written.
+
+    Attributes
+    ----------
+    scale : Scale
+        Its metadata.
+    num_chunks : int
+        Chunks, if none is empty.
+    chunks_per_shard : (int, int, int) or None
+        Extent of a shard in chunks; None where a shard is no box of chunks, or there are
+        no shards.
+    num_objects : int
+        Files or objects: chunks or shards.
+    decoded_object_bytes : int
+        Size of the voxels of the largest of them.
+    expected_object_bytes : int
+        Its size if the encoding does what it usually does.
+    shard_index_bytes, minishard_index_bytes : int
+        Size of a shard's index, and of a full minishard's before compression; 0 without
+        shards.
+    num_tasks : int
+        Tasks that write it.
+    task_bytes : int
+        Memory that a task takes, at the expected size of a shard.
+    staged_bytes : int
+        Encoded chunks that are stored twice for a while, at their expected size.
+    cold_requests, warm_requests : int
+        Requests for one chunk: the first, and when a neighbour has been read.
+    """
+
+    scale: Scale
+    num_chunks: int
+    chunks_per_shard: XYZ | None
+    num_objects: int
+    decoded_object_bytes: int
+    expected_object_bytes: int
+    shard_index_bytes: int
+    minishard_index_bytes: int
+    num_tasks: int
+    task_bytes: int
+    staged_bytes: int
+    cold_requests: int
+    warm_requests: int
+
+    def __str__(self) -> str:
+        scale = self.scale
+        lines = [
+            f"scale {scale.key}: {_by(scale.size)} voxels, {scale.encoding}, "
+            f"{self.num_chunks:,} chunks of {_by(scale.chunk_size)}",
+            f"  objects       {self.num_objects:,}, {self._shards()}",
+            f"  object size   about {_bytes(self.expected_object_bytes)}, "
+            f"{_bytes(self.decoded_object_bytes)} decoded",
+        ]
+        if scale.sharding is not None:
+            lines.append(
+                f"  indices       {_bytes(self.shard_index_bytes)} for each shard, at most "
+                f"{_bytes(self.minishard_index_bytes)} for each minishard"
+            )
+        lines.append(
+            f"  requests      {self.cold_requests} for the first chunk of a neighbourhood, "
+            f"{self.warm_requests} for the next"
+        )
+        lines.append(
+            f"  tasks         {self.num_tasks:,}, about {_bytes(self.task_bytes)} of memory each"
+        )
+        if self.staged_bytes:
+            lines.append(
+                f"  staged        about {_bytes(self.staged_bytes)} in "
+                f"{staging_folder(scale.key)}, removed at the end"
+            )
+        return "\n".join(lines)
+
+    def _shards(self) -> str:
+        spec = self.scale.sharding
+        if spec is None:
+            return "one for each chunk"
+        bits = (
+            f"{spec.hash}, preshift {spec.preshift_bits}, minishard {spec.minishard_bits}, "
+            f"shard {spec.shard_bits} bits"
+        )
+        if self.chunks_per_shard is None:
+            return f"shards of chunks from everywhere ({bits})"
+        return f"shards of {_by(self.chunks_per_shard)} chunks ({bits})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WritePlan:
+    """What a write will do. `print` shows it.
+
+    Attributes
+    ----------
+    url : str
+    scales : tuple of ScalePlan
+        Finest first.
+    choice : str or None
+        How sharding was chosen, if it was.
+    """
+
+    url: str
+    scales: tuple[ScalePlan, ...]
+    choice: str | None = None
+
+    def __str__(self) -> str:
+        chosen = [] if self.choice is None else [self.choice]
+        return "\n".join([self.url, *chosen, *map(str, self.scales)])
+
+
+def plan(
+    array: Any,
+    url: str | os.PathLike[str],
+    *,
+    dims: Iterable[Hashable] | None = None,
+    layer_type: LayerType | None = None,
+    encoding: str | None = None,
+    encoding_options: Mapping[str, Any] | None = None,
+    resolution: Resolution | None = None,
+    voxel_offset: XYZ | None = None,
+    chunk_size: XYZ | None = None,
+    key: str | None = None,
+    sharding: Sharding = None,
+    pyramid: Pyramid = None,
+    mode: WriteMode = "w-",
+    scale: ScaleSelector | None = None,
+    region: Region | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> WritePlan:
+    """What `to_precomputed` would do with the same arguments. Touches nothing.
+
+    Parameters
+    ----------
+    array, url, dims, layer_type, encoding, encoding_options, resolution, voxel_offset, \
+chunk_size, key, sharding, pyramid, mode, scale, region, storage_options
+        See `to_precomputed`.
+
+    Returns
+    -------
+    WritePlan
+        For each scale: chunks in a shard, number and size of objects, sizes of indices,
+        tasks and their memory, requests that reading takes.
+
+    Examples
+    --------
+    >>> import dask.array as da, precomputed_store as ps
+    >>> array = da.zeros((2000, 4000, 4000), dtype="uint64", chunks=(64, 512, 512))
+    >>> print(
+    ...     ps.plan(
+    ...         array, "memory://planned", dims=("z", "y", "x"), resolution=(8, 8, 8),
+    ...         sharding="auto",
+    ...     )
+    ... )
+    memory://planned
+    sharding: the largest boxes of chunks of at most 128 MiB (taking compressed_segmentation \
+to be 40 times smaller than its voxels) and at most 2.0 GiB decoded
+    scale 8_8_8: 4000×4000×2000 voxels, compressed_segmentation, 127,008 chunks of 64×64×64
+      objects       128, shards of 16×8×8 chunks (identity, preshift 9, minishard 1, shard 7 bits)
+      object size   about 51 MiB, 2.0 GiB decoded
+      indices       32 B for each shard, at most 12 KiB for each minishard
+      requests      3 for the first chunk of a neighbourhood, 1 for the next
+      tasks         2,048, about 307 MiB of memory each
+    """
+    source = as_source(array, dims=dims)
+    wish = LayerWish(
+        layer_type=layer_type,
+        encoding=encoding,
+        encoding_options=encoding_options,
+        resolution=resolution,
+        voxel_offset=voxel_offset,
+        chunk_size=chunk_size,
+        key=key,
+        sharding=sharding,
+    )
+    place = Place(url=url, mode=mode, scale=scale, region=region, storage_options=storage_options)
+    target = plan_target(source, wish, place, pyramid)
+    options = WriteOptions(unaligned="read-modify-write")
+    write = LayerWrite(source=source, target=target, options=options)
+    base = _scale_plan(target.array, write.tiling, factor=(1, 1, 1), staged=write.is_staged)
+    coarse = [
+        _scale_plan(sink.writer.array, sink.tiling, factor=sink.factor, staged=False)
+        for sink in write.pyramid.sinks()
+    ]
+    choice = _choice(wish.sharding, target.array.scale)
+    return WritePlan(url=target.volume.url, scales=(base, *coarse), choice=choice)
+
+
+def _choice(sharding: Sharding, scale: Scale) -> str | None:
+    """What the sharding of each scale was chosen for."""
+    if sharding is None or isinstance(sharding, ShardingSpec) or scale.sharding is None:
+        return None
+    target = sharding if isinstance(sharding, ShardTarget) else ShardTarget()
+    ratio = expected_ratio(scale.codec)
+    return (
+        f"sharding: the largest boxes of chunks of at most {_bytes(target.shard_bytes)} (taking "
+        f"{scale.encoding} to be {ratio:g} times smaller than its voxels) and at most "
+        f"{_bytes(target.decoded_bytes)} decoded"
+    )
+
+
+def _scale_plan(array: ChunkedArray, tiling: Tiling, *, factor: XYZ, staged: bool) -> ScalePlan:
+    scale, grid, spec = array.scale, array.grid, array.scale.sharding
+    voxel_bytes = array.num_channels * array.dtype.itemsize
+    ratio = expected_ratio(scale.codec)
+    decoded = _object_voxels(scale, grid) * voxel_bytes
+    boxed = None if spec is None else shard_cells(grid, spec)
+    block = math.prod(tiling.largest_block) * voxel_bytes
+    return ScalePlan(
+        scale=scale,
+        num_chunks=grid.num_cells,
+        chunks_per_shard=boxed,
+        num_objects=_num_objects(scale),
+        decoded_object_bytes=decoded,
+        expected_object_bytes=round(decoded / ratio),
+        shard_index_bytes=0 if spec is None else shard_index_bytes(spec),
+        minishard_index_bytes=0 if spec is None else 24 * _chunks_per_minishard(scale),
+        num_tasks=tiling.num_blocks,
+        task_bytes=_task_bytes(block, factor, shard=0 if spec is None else round(decoded / ratio)),
+        staged_bytes=round(math.prod(scale.size) * voxel_bytes / ratio) if staged else 0,
+        cold_requests=1 if spec is None else 3,
+        warm_requests=1,
+    )
+
+
+def _task_bytes(block: int, factor: XYZ, *, shard: int) -> int:
+    """Memory of a task: its voxels in pieces and joined, those they come from, its shard."""
+    if math.prod(factor) == 1:
+        return 2 * block + shard
+    return block + 2 * block * math.prod(factor) + shard
+
+
+def _object_voxels(scale: Scale, grid: ChunkGrid) -> int:
+    if scale.sharding is not None and shard_cells(grid, scale.sharding) is None:
+        return -(-math.prod(scale.size) // _num_objects(scale))
+    sizes = zip(unit_grid(scale).chunk_size, scale.size, strict=True)
+    return math.prod(min(unit, size) for unit, size in sizes)
+
+
+def _num_objects(scale: Scale) -> int:
+    spec = scale.sharding
+    if spec is None or shard_cells(scale.grid, spec) is not None:
+        return unit_grid(scale).num_cells
+    most = min(1 << spec.shard_bits, scale.grid.num_cells)
+    if scale.grid.num_cells > _MOST_COUNTED_CELLS:
+        return most
+    ids = scale.grid.chunk_ids(scale.grid.cell_array())
+    return len(np.unique(locate_many(spec, ids)[0]))
+
+
+def _chunks_per_minishard(scale: Scale) -> int:
+    spec = scale.sharding
+    assert spec is not None
+    if spec.hash == "identity":
+        return min(1 << spec.preshift_bits, scale.grid.num_cells)
+    minishards = 1 << (spec.minishard_bits + spec.shard_bits)
+    return int(max(1 << spec.preshift_bits, -(-scale.grid.num_cells // minishards)))
+
+
+def _by(triple: Iterable[int]) -> str:
+    return "×".join(map(str, triple))
+
+
+def _bytes(count: int) -> str:
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = min(max(0, count.bit_length() - 1) // 10, len(units) - 1)
+    value = count / 1024**power
+    return (
+        f"{value:.0f} {units[power]}"
+        if value >= 10 or not power
+        else f"{value:.1f} {units[power]}"
+    )

@@ -1,0 +1,140 @@
+"""Reading shards that others exchange for new ones: the old or the new state, never a mixture."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from servers.web import WebServer
+
+import precomputed_store as ps
+from precomputed_store import shard_source
+from precomputed_store.shard_cache import clear_index_cache
+from tests.oracles import make_info, tensorstore_write
+
+SIZE = (32, 16, 16)
+SHARDING = {"hash": "identity", "preshift_bits": 1, "minishard_bits": 1, "shard_bits": 0}
+
+
+class Site:
+    """A layer that TensorStore writes, which tells this package nothing."""
+
+    def __init__(self, folder: Path, server: WebServer | None) -> None:
+        self.folder, self.server = folder, server
+
+    def write(self, data: np.ndarray) -> None:
+        info = make_info(size=SIZE, chunk_size=(8, 8, 8), sharding=SHARDING)
+        (self.folder / "8_8_8" / "0.shard").unlink(missing_ok=True)
+        tensorstore_write(self.folder, info, data[..., None])
+        self.publish()
+
+    def publish(self) -> None:
+        if self.server is not None:
+            for name in ("info", "8_8_8/0.shard"):
+                data = (self.folder / name).read_bytes()
+                tag = f'"{hashlib.md5(data).hexdigest()}"'
+                self.server.add(f"/layer/{name}", data, ETag=tag)
+
+    def open(self) -> Any:
+        clear_index_cache()
+        return ps.open_volume(self.folder if self.server is None else f"{self.server.url}/layer")
+
+
+@pytest.fixture(params=["file", pytest.param("http", marks=pytest.mark.server)])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
+    remote = request.param == "http"
+    return Site(tmp_path, request.getfixturevalue("web_server") if remote else None)
+
+
+def filled(value: int) -> np.ndarray:
+    return np.full(SIZE, value, np.uint8)
+
+
+def test_a_shard_that_was_exchanged_is_looked_up_anew(site: Site) -> None:
+    small, large = filled(1), np.random.default_rng(0).integers(1, 255, SIZE, dtype=np.uint8)
+    small[8:] = 0
+    site.write(small)
+    volume = site.open()
+    np.testing.assert_array_equal(volume[...][..., 0], small)
+    site.write(large)
+    np.testing.assert_array_equal(volume[0:8, 0:8, 0:8][..., 0], large[:8, :8, :8])
+    np.testing.assert_array_equal(volume[...][..., 0], large)
+    site.write(small)
+    np.testing.assert_array_equal(volume[...][..., 0], small)
+
+
+def test_a_chunk_that_was_missing_is_found_when_it_comes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_source, "TRUSTED_S", 0.0)
+    small, large = filled(1), filled(2)
+    small[24:] = 0
+    site.write(small)
+    volume = site.open()
+    assert (volume[0:32, 0:8, 0:8][24:] == 0).all()
+    site.write(large)
+    assert (volume[24:32, 0:8, 0:8] == 2).all()
+
+
+def test_a_chunk_that_is_gone_is_missing(site: Site) -> None:
+    site.write(filled(1))
+    volume = site.open()
+    assert (volume[...] == 1).all()
+    few = filled(0)
+    few[:8] = 3
+    site.write(few)
+    np.testing.assert_array_equal(volume[...][..., 0], few)
+
+
+def test_a_shard_cut_short_is_an_error_and_not_looked_up_for_ever(site: Site) -> None:
+    data = np.random.default_rng(0).integers(1, 255, SIZE, dtype=np.uint8)
+    site.write(data)
+    volume = site.open()
+    assert volume[...].any()
+    path = site.folder / "8_8_8" / "0.shard"
+    path.write_bytes(path.read_bytes()[:600])
+    site.publish()
+    with pytest.raises(OSError, match=r"0\.shard"):
+        volume[...]
+
+
+def test_readers_see_whole_states_while_a_writer_goes_on(tmp_path: Path) -> None:
+    """Chunks of random sizes come and go, and each read is of one state of its chunk."""
+    ps.create(
+        tmp_path,
+        make_info(
+            size=SIZE, chunk_size=(8, 8, 8),
+            sharding={**SHARDING, "data_encoding": "gzip", "minishard_index_encoding": "gzip"},
+        ),
+    )  # fmt: skip
+    writer = ps.open_volume(tmp_path, mode="r+", unaligned="read-modify-write")
+    writer[...] = 1
+    wrong: list[Any] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        reader = ps.open_volume(tmp_path)
+        while not stop.is_set():
+            try:
+                chunk = reader[8:16, 0:8, 0:8]
+                if not ((chunk == 1).all() or (chunk == 2).all()):
+                    wrong.append(chunk)
+            except Exception as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    rng = np.random.default_rng(1)
+    for turn in range(150):
+        noise = rng.integers(1, 255, (8, 8, 8), dtype=np.uint8)
+        writer[0:8, 0:8, 0:8] = noise if turn % 2 else np.uint8(7)
+        writer[8:16, 0:8, 0:8] = np.uint8(1 + turn % 2)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
