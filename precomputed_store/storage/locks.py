@@ -8,11 +8,11 @@ import os
 import sys
 from collections.abc import Iterator
 
-__all__ = ["locked"]
+__all__ = ["LOCK_FILE", "locked"]
 
 # Where a folder itself cannot be locked (Windows, some network disks), a file in it is:
 # it begins like temporary files, and stays.
-_LOCK_FILE = ".precomputed-lock.tmp"
+LOCK_FILE = ".precomputed-lock.tmp"
 _CANNOT = (
     errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK,
     errno.EISDIR, errno.EACCES,
@@ -46,7 +46,7 @@ if sys.platform == "win32":
     def _lock(folder: str) -> int | None:
         import msvcrt
 
-        fd = os.open(f"{folder}/{_LOCK_FILE}", os.O_RDWR | os.O_CREAT)
+        fd = os.open(f"{folder}/{LOCK_FILE}", os.O_RDWR | os.O_CREAT)
         try:
             # Tries for ten seconds, then fails with EDEADLOCK.
             msvcrt.locking(fd, msvcrt.LK_LOCK, 1)
@@ -61,7 +61,7 @@ if sys.platform == "win32":
 else:
 
     def _lock(folder: str) -> int | None:
-        lock_file = f"{folder}/{_LOCK_FILE}"
+        lock_file = f"{folder}/{LOCK_FILE}"
         for path, flags in ((folder, os.O_RDONLY), (lock_file, os.O_RDWR | os.O_CREAT)):
             try:
                 return _flock(path, flags)
