@@ -241,6 +241,11 @@ class Storage:
         await storage._call_async("update", replace(update, key=key))
 
     @property
+    def can_guard(self) -> bool:
+        """Whether `apply` can be guarded, as far as that is known without asking a server."""
+        return self._backend.can_guard
+
+    @property
     def can_delete_if(self) -> bool:
         """Whether `apply` can remove an object."""
         return self._backend.can_delete_if
