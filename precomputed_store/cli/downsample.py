@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ from precomputed_store.cli.pyramid import (
     read_sharding,
     sharding_option,
 )
+from precomputed_store.cli.region import read_scale
 from precomputed_store.cli.scheduler import scheduler, scheduler_options
 from precomputed_store.cli.text import by, console
 from precomputed_store.metadata import Scale
@@ -60,7 +60,7 @@ def command(url: str, **options: Any) -> None:
         written = ps.downsample(
             url,
             options["pyramid"],
-            scale=_selector(options["scale"]),
+            scale=read_scale(options["scale"]),
             method=options["method"],
             encoding=options["encoding"],
             encoding_options=options["encoding_options"] or None,
@@ -72,11 +72,6 @@ def command(url: str, **options: Any) -> None:
             storage_options=options["storage_options"] or None,
         )
     _say(cast("ps.Volume", written), before)
-
-
-def _selector(text: str) -> int | str:
-    """An index or a key; keys such as 4_4_40 are integers to Python."""
-    return int(text) if re.fullmatch(r"-?\d+", text, re.ASCII) else text
 
 
 def _say(volume: ps.Volume, before: set[str | None]) -> None:

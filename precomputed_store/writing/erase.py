@@ -15,7 +15,14 @@ from precomputed_store.storage import Blob, Storage, run_sync
 from precomputed_store.writing.record import RECORD_KEY, recorded_scales
 from precomputed_store.writing.staging import is_staged, staging_folder
 
-__all__ = ["Removal", "Replacement", "left_over", "plan_removal", "plan_replacement"]
+__all__ = [
+    "Removal",
+    "Replacement",
+    "left_over",
+    "plan_removal",
+    "plan_replacement",
+    "stored_objects",
+]
 
 _AXIS = r"-?\d+--?\d+"
 _STORED = re.compile(rf"{_AXIS}_{_AXIS}_{_AXIS}|[0-9a-f]+\.shard")
@@ -99,7 +106,7 @@ def plan_removal(storage: Storage, *, keys: Iterable[str]) -> Removal:
 def left_over(storage: Storage, keys: Iterable[str]) -> str | None:
     """A chunk or shard in one of these folders, if there is any that can be seen."""
     try:
-        return next((key for folder in keys for key in _stored(storage, folder)), None)
+        return next((key for folder in keys for key in stored_objects(storage, folder)), None)
     except UnsupportedError:
         return None
 
@@ -127,12 +134,12 @@ def _scale_keys(document: Any) -> Iterator[str]:
 
 def _left(storage: Storage, folder: str) -> Iterator[str]:
     """What is stored of a scale, and what is staged for it."""
-    yield from _stored(storage, folder)
+    yield from stored_objects(storage, folder)
     staging = staging_folder(folder)
     yield from (f"{staging}/{name}" for name in storage.list_names(staging) if is_staged(name))
 
 
-def _stored(storage: Storage, folder: str) -> Iterator[str]:
+def stored_objects(storage: Storage, folder: str) -> Iterator[str]:
     if ".." in folder.split("/"):
         raise UnsupportedError(
             f"{storage.url}: scale {folder!r} of the layer to be replaced lies outside of its "
