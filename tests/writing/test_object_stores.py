@@ -6,6 +6,8 @@ import asyncio
 import gzip
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -166,3 +168,19 @@ def test_many_chunks_are_stored_in_shards_from_within_the_loop_of_fsspec(
 
     asyncio.run_coroutine_threadsafe(store_all(), get_loop()).result(timeout=60)
     assert (ps.open_volume(url, storage_options=options)[...] == 7).all()
+
+
+@pytest.mark.parametrize("sharding", [None, "auto"])
+def test_layers_are_copied_between_a_disk_and_a_bucket(
+    s3_server: MotoServer, voxels: np.ndarray, tmp_path: Path, sharding: Any
+) -> None:
+    bucket = s3_server.create_bucket(f"bucket-{uuid.uuid4().hex[:12]}")
+    url, options = f"s3://{bucket}/layer", s3_server.storage_options
+    place = {"dims": "xyz", "resolution": (8, 8, 8), "chunk_size": (16, 16, 16)}
+    ps.to_precomputed(voxels, tmp_path / "a", pyramid="2x2x2", **place)
+    ps.copy(tmp_path / "a", url, sharding=sharding, storage_options=options)
+    ps.copy(url, tmp_path / "b", sharding=None, source_storage_options=options)
+    ours = {path.name: path.read_bytes() for path in (tmp_path / "a" / "8_8_8").iterdir()}
+    assert {p.name: p.read_bytes() for p in (tmp_path / "b" / "8_8_8").iterdir()} == ours
+    ps.delete(url, storage_options=options)
+    assert not s3_server.client().list_objects_v2(Bucket=bucket).get("Contents")
