@@ -178,7 +178,7 @@ chunk_size, key, sharding, pyramid, mode, scale, region, storage_options
     ... )
     memory://planned
     scale 8_8_8: 4000×4000×2000 voxels, compressed_segmentation, 127,008 chunks of 64×64×64
-      objects       128, shards of 8×8×16 chunks (identity, preshift 9, minishard 1, shard 8 bits)
+      objects       128, shards of 16×8×8 chunks (identity, preshift 9, minishard 1, shard 7 bits)
       object size   about 51 MiB, 2.0 GiB decoded
       indices       32 B for each shard, at most 12 KiB for each minishard
       requests      3 for the first chunk of a neighbourhood, 1 for the next
