@@ -22,6 +22,7 @@ from precomputed_store.sharding import (
     ByteRange,
     MinishardIndex,
     ShardLocation,
+    check_placement,
     coalesce,
     locate,
     parse_minishard_index,
@@ -44,6 +45,7 @@ _EMPTY = parse_minishard_index(
 )
 
 _MOST_LOOKS = 20
+_MARGIN_INDEX_BYTES = 1 << 20
 
 T = TypeVar("T")
 Steps: TypeAlias = Generator[ByteRange, Blob | None, T]
@@ -105,6 +107,7 @@ class ShardSource:
             elif place.start == place.stop:
                 return _NO_BYTES
             else:
+                self._check_size(place, key)
                 try:
                     blob = yield place
                 except StorageError as error:
@@ -201,6 +204,7 @@ class ShardSource:
                 if place is None or place.start == place.stop:
                     await deliver(ids[chunk_id], None if place is None else _NO_BYTES)
                 else:
+                    self._check_size(place, key)
                     chunk = _Wanted(ids[chunk_id], known.version)
                     found.setdefault(key, {}).setdefault(place, []).append(chunk)
 
@@ -255,6 +259,16 @@ class ShardSource:
         steps = self._chunk_steps(location, chunk_id)
         return await self._run_async(self._shard_key(location), steps)
 
+    def _check_size(self, place: ByteRange, key: str) -> None:
+        """Refuse to read more for a chunk than any chunk of this scale can be."""
+        size = place.stop - place.start
+        if size > self.chunks.most_stored:
+            raise self._error(
+                f"its index gives a chunk {size} bytes; expected at most "
+                f"{self.chunks.most_stored}",
+                key,
+            )
+
     def _changing(self, key: str) -> ChunkError:
         return self._error(
             f"it was exchanged for another each of the {_MOST_LOOKS} times it was read", key
@@ -300,7 +314,7 @@ class ShardSource:
             place = parse_shard_index_entry(data, self.sharding)
         except FormatError as error:
             raise self._error(str(error), key) from error
-        if place is not None and place.stop - place.start > MAX_MINISHARD_INDEX_BYTES:
+        if place is not None and place.stop - place.start > self._most_index_bytes:
             raise self._error(f"the minishard index is {place.stop - place.start} bytes", key)
         return place
 
@@ -310,6 +324,7 @@ class ShardSource:
             if len(blob.data) != place.stop - place.start:
                 raise FormatError(f"the shard ends after {len(blob.data)} bytes of it")
             index = parse_minishard_index(self._unpack_index(blob.data), self.sharding)
+            check_placement(index, self.sharding, location)
         except FormatError as error:
             message = f"minishard index {location.minishard}: {error}"
             raise self._error(message, key) from error
@@ -320,5 +335,11 @@ class ShardSource:
     def _unpack_index(self, data: Buffer) -> Buffer:
         if self.sharding.minishard_index_encoding == "raw":
             return data
-        limit = min(24 * self.chunks.scale.grid.num_cells, MAX_MINISHARD_INDEX_BYTES)
+        limit = self._most_index_bytes
         return content.undo(data, "gzip", limit=limit, allow_zlib=True)
+
+    @property
+    def _most_index_bytes(self) -> int:
+        """24 bytes for every chunk; and some for chunks that a smaller `info` left outside."""
+        expected = 24 * self.chunks.scale.grid.num_cells + _MARGIN_INDEX_BYTES
+        return min(expected, MAX_MINISHARD_INDEX_BYTES)

@@ -295,6 +295,8 @@ def open_volume(
     storage_options: Mapping[str, Any] | None = None,
     missing_statuses: Iterable[int] = (404,),
     max_redirects: int = 10,
+    root: str | os.PathLike[str] | None = None,
+    cross_origin: bool = False,
 ) -> Volume:
     """Open a volume for numpy-style access.
 
@@ -318,7 +320,7 @@ def open_volume(
         How written chunks are stored, see `WriteOptions`.
     progress : bool
         Show progress bars.
-    storage_options, missing_statuses, max_redirects
+    storage_options, missing_statuses, max_redirects, root, cross_origin
         See `open_layer`.
 
     Returns
@@ -355,6 +357,8 @@ def open_volume(
         missing=missing,
         missing_statuses=missing_statuses,
         max_redirects=max_redirects,
+        root=root,
+        cross_origin=cross_origin,
     )
     return Volume(
         layer=layer,

@@ -23,6 +23,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: Mapping[str, str] = {
     "convert": "Make a layer of a TIFF stack, NIfTI, HDF5, npy, zarr or OME-Zarr volume.",
     "demo": "Write a small real volume, open it, compute on it, and show a picture.",
+    "downsample": "Add coarser scales to a layer.",
     "info": "Show the metadata of a layer.",
     "validate": "Check a layer against the specification, and its chunks on request.",
 }

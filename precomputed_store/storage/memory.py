@@ -71,7 +71,8 @@ class MemoryBackend(ThreadedBackend):
 
     def update(self, request: Update) -> None:
         for wait_s in tries(f"{self._url}/{request.key}"):
-            time.sleep(wait_s)
+            if wait_s:
+                time.sleep(wait_s)
             # Held here, so that no other object can take its place in memory.
             before = self._stored(request.key)
             new = request.change(self.get(Get(key=request.key)))

@@ -8,13 +8,15 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from precomputed_store.engine import ChunkedArray
 from precomputed_store.grid import XYZ, ChunkGrid
 from precomputed_store.layer import ScaleSelector
-from precomputed_store.metadata import Scale
+from precomputed_store.metadata import Scale, ShardingSpec
 from precomputed_store.pyramid_plan import Pyramid
-from precomputed_store.shard_shape import expected_ratio, shard_cells
-from precomputed_store.sharding import shard_index_bytes
+from precomputed_store.shard_shape import ShardTarget, expected_ratio, shard_cells
+from precomputed_store.sharding import locate_many, shard_index_bytes
 from precomputed_store.write_plan import unit_grid
 from precomputed_store.writer import WriteOptions
 from precomputed_store.writing.layers import Place, WriteMode, plan_target
@@ -26,6 +28,8 @@ from precomputed_store.writing.target import LayerType, LayerWish, Sharding
 from precomputed_store.writing.tiling import Tiling
 
 __all__ = ["ScalePlan", "WritePlan", "plan"]
+
+_MOST_COUNTED_CELLS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,13 +128,17 @@ class WritePlan:
     url : str
     scales : tuple of ScalePlan
         Finest first.
+    choice : str or None
+        How sharding was chosen, if it was.
     """
 
     url: str
     scales: tuple[ScalePlan, ...]
+    choice: str | None = None
 
     def __str__(self) -> str:
-        return "\n".join([self.url, *map(str, self.scales)])
+        chosen = [] if self.choice is None else [self.choice]
+        return "\n".join([self.url, *chosen, *map(str, self.scales)])
 
 
 def plan(
@@ -177,6 +185,8 @@ chunk_size, key, sharding, pyramid, mode, scale, region, storage_options
     ...     )
     ... )
     memory://planned
+    sharding: the largest boxes of chunks of at most 128 MiB (taking compressed_segmentation \
+to be 40 times smaller than its voxels) and at most 2.0 GiB decoded
     scale 8_8_8: 4000×4000×2000 voxels, compressed_segmentation, 127,008 chunks of 64×64×64
       objects       128, shards of 16×8×8 chunks (identity, preshift 9, minishard 1, shard 7 bits)
       object size   about 51 MiB, 2.0 GiB decoded
@@ -204,7 +214,21 @@ chunk_size, key, sharding, pyramid, mode, scale, region, storage_options
         _scale_plan(sink.writer.array, sink.tiling, factor=sink.factor, staged=False)
         for sink in write.pyramid.sinks()
     ]
-    return WritePlan(url=target.volume.url, scales=(base, *coarse))
+    choice = _choice(wish.sharding, target.array.scale)
+    return WritePlan(url=target.volume.url, scales=(base, *coarse), choice=choice)
+
+
+def _choice(sharding: Sharding, scale: Scale) -> str | None:
+    """What the sharding of each scale was chosen for."""
+    if sharding is None or isinstance(sharding, ShardingSpec) or scale.sharding is None:
+        return None
+    target = sharding if isinstance(sharding, ShardTarget) else ShardTarget()
+    ratio = expected_ratio(scale.codec)
+    return (
+        f"sharding: the largest boxes of chunks of at most {_bytes(target.shard_bytes)} (taking "
+        f"{scale.encoding} to be {ratio:g} times smaller than its voxels) and at most "
+        f"{_bytes(target.decoded_bytes)} decoded"
+    )
 
 
 def _scale_plan(array: ChunkedArray, tiling: Tiling, *, factor: XYZ, staged: bool) -> ScalePlan:
@@ -249,7 +273,11 @@ def _num_objects(scale: Scale) -> int:
     spec = scale.sharding
     if spec is None or shard_cells(scale.grid, spec) is not None:
         return unit_grid(scale).num_cells
-    return min(1 << spec.shard_bits, scale.grid.num_cells)
+    most = min(1 << spec.shard_bits, scale.grid.num_cells)
+    if scale.grid.num_cells > _MOST_COUNTED_CELLS:
+        return most
+    ids = scale.grid.chunk_ids(scale.grid.cell_array())
+    return len(np.unique(locate_many(spec, ids)[0]))
 
 
 def _chunks_per_minishard(scale: Scale) -> int:

@@ -95,6 +95,7 @@ class Staging:
         """Remove what was staged."""
         keys = [self.key(index) for index in indices]
         run_batches(self.storage.delete, keys, workers=self.storage.concurrency)
+        self.storage.remove_empty_folder(self.folder)
 
     def _chunks(self, key: str, spec: ShardingSpec, shard: int) -> Iterator[tuple[int, bytes]]:
         own = _staging_spec(spec)
