@@ -36,6 +36,10 @@ class KnownIndex:
     version: Hashable
     read_at: float = field(default_factory=time.monotonic)
 
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self.read_at
+
 
 class _IndexCache:
     """By (storage, shard's key, minishard), least recently used out first."""
