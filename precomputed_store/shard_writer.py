@@ -110,12 +110,14 @@ class ShardWriter(RegionWriter):
         else:
             self._update(shard, chunks)
 
-    def store_box(self, box: Box, chunks: EncodedChunks) -> None:
-        """Write the encoded chunks of a box of whole chunks that lies in one shard."""
-        units = unit_grid(self.array.scale)
-        first = next(self.grid.cells(box))
-        shard = locate(self.spec, self.grid.chunk_id(first)).shard
-        self.store_chunks(shard, chunks, whole=units.is_aligned(box))
+    def store_region(self, region: Box, chunks: EncodedChunks) -> None:
+        """Write the encoded chunks of a region, which is a union of whole chunks."""
+        whole = unit_grid(self.array.scale).is_aligned(region)
+        ids = np.fromiter(chunks, np.uint64, len(chunks))
+        shards = locate_many(self.spec, ids)[0]
+        for shard in np.unique(shards).tolist():
+            members = ids[shards == shard].tolist()
+            self.store_chunks(shard, {i: chunks[i] for i in members}, whole=whole)
 
     def cells_of(self, shard: int, region: Box) -> list[XYZ]:
         """The cells of a region whose chunks lie in a shard, x fastest."""

@@ -354,7 +354,7 @@ class LayerWrite:
                 tiling.box(member), self._block(member), advance=advance
             )
             chunks |= encoded
-        writer.store_box(tiling.objects.box(index), chunks)
+        writer.store_region(tiling.objects.box(index), chunks)
 
     def _block(self, index: XYZ) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
         box, start = self.tiling.box(index), self.target.region.start
