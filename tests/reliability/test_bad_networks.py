@@ -56,7 +56,7 @@ async def many(calls: list[Callable[[], object]], at_once: int = 64) -> list[obj
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", amounts(150, 5000))
+@pytest.mark.parametrize("count", amounts(120, 5000))
 @pytest.mark.parametrize("name", FAULTS)
 def test_every_read_comes_back_right(
     place: RemotePlace, name: str, count: int, record_property: Callable[[str, object], None]
@@ -91,7 +91,7 @@ def test_every_read_comes_back_right(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", amounts(60, 1000))
+@pytest.mark.parametrize("count", amounts(40, 1000))
 @pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.parametrize("place", ["s3", "gcs"], indirect=True)
 def test_every_write_arrives(
