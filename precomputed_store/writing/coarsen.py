@@ -81,7 +81,8 @@ def downsample(
     overwrite : bool
         Replace scales of the same keys, and chunks that lie in their folders.
     resume : bool
-        Go on with a job that was interrupted: what is stored already is left as it is.
+        Go on with a job that was interrupted: what is stored already is left as it is. Name
+        `scale` then, as what is the coarsest changes when the job is done.
     compute : bool
         False returns a `dask.delayed.Delayed` that does the work.
     progress : bool, optional

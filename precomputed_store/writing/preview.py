@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from precomputed_store.engine import ChunkedArray
-from precomputed_store.grid import XYZ, ChunkGrid
+from precomputed_store.grid import XYZ, Box, ChunkGrid
 from precomputed_store.layer import ScaleSelector
 from precomputed_store.metadata import Scale, ShardingSpec
 from precomputed_store.pyramid_plan import Pyramid
@@ -41,7 +41,7 @@ class ScalePlan:
     scale : Scale
         Its metadata.
     num_chunks : int
-        Chunks, if none is empty.
+        Chunks that are written, if none is empty.
     chunks_per_shard : (int, int, int) or None
         Extent of a shard in chunks; None where a shard is no box of chunks, or there are
         no shards.
@@ -160,7 +160,9 @@ def plan(
     region: Region | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> WritePlan:
-    """What `to_precomputed` would do with the same arguments. Touches nothing.
+    """What `to_precomputed` would do with these arguments. Touches nothing.
+
+    It takes those that decide which objects are written.
 
     Parameters
     ----------
@@ -240,16 +242,16 @@ def _scale_plan(array: ChunkedArray, tiling: Tiling, *, factor: XYZ, staged: boo
     block = math.prod(tiling.largest_block) * voxel_bytes
     return ScalePlan(
         scale=scale,
-        num_chunks=grid.num_cells,
+        num_chunks=_num_cells(grid, tiling.region),
         chunks_per_shard=boxed,
-        num_objects=_num_objects(scale),
+        num_objects=_num_objects(scale, tiling.region),
         decoded_object_bytes=decoded,
         expected_object_bytes=round(decoded / ratio),
         shard_index_bytes=0 if spec is None else shard_index_bytes(spec),
         minishard_index_bytes=0 if spec is None else 24 * _chunks_per_minishard(scale),
         num_tasks=tiling.num_blocks,
         task_bytes=_task_bytes(block, factor, shard=0 if spec is None else round(decoded / ratio)),
-        staged_bytes=round(math.prod(scale.size) * voxel_bytes / ratio) if staged else 0,
+        staged_bytes=round(math.prod(tiling.region.shape) * voxel_bytes / ratio) if staged else 0,
         cold_requests=1 if spec is None else 3,
         warm_requests=1,
     )
@@ -264,29 +266,40 @@ def _task_bytes(block: int, factor: XYZ, *, shard: int) -> int:
 
 def _object_voxels(scale: Scale, grid: ChunkGrid) -> int:
     if scale.sharding is not None and shard_cells(grid, scale.sharding) is None:
-        return -(-math.prod(scale.size) // _num_objects(scale))
+        return -(-math.prod(scale.size) // _num_objects(scale, grid.bounds))
     sizes = zip(unit_grid(scale).chunk_size, scale.size, strict=True)
     return math.prod(min(unit, size) for unit, size in sizes)
 
 
-def _num_objects(scale: Scale) -> int:
+def _num_objects(scale: Scale, region: Box) -> int:
+    """Objects that a region has voxels of."""
     spec = scale.sharding
     if spec is None or shard_cells(scale.grid, spec) is not None:
-        return unit_grid(scale).num_cells
-    most = min(1 << spec.shard_bits, scale.grid.num_cells)
-    if scale.grid.num_cells > _MOST_COUNTED_CELLS:
-        return most
-    ids = scale.grid.chunk_ids(scale.grid.cell_array())
+        return _num_cells(unit_grid(scale), region)
+    cells = _num_cells(scale.grid, region)
+    if cells > _MOST_COUNTED_CELLS:
+        return min(1 << spec.shard_bits, cells)
+    ids = scale.grid.chunk_ids(scale.grid.cell_array(region))
     return len(np.unique(locate_many(spec, ids)[0]))
 
 
+def _num_cells(grid: ChunkGrid, region: Box) -> int:
+    """Cells that a region has voxels of."""
+    return math.prod(
+        -(-(b - o) // c) - (a - o) // c
+        for a, b, o, c in zip(
+            region.start, region.stop, grid.voxel_offset, grid.chunk_size, strict=True
+        )
+    )
+
+
 def _chunks_per_minishard(scale: Scale) -> int:
+    """Chunks of a full minishard, where chunks are spread evenly."""
     spec = scale.sharding
     assert spec is not None
-    if spec.hash == "identity":
-        return min(1 << spec.preshift_bits, scale.grid.num_cells)
     minishards = 1 << (spec.minishard_bits + spec.shard_bits)
-    return int(max(1 << spec.preshift_bits, -(-scale.grid.num_cells // minishards)))
+    evenly = -(-scale.grid.num_cells // minishards)
+    return min(max(1 << spec.preshift_bits, evenly), scale.grid.num_cells)
 
 
 def _by(triple: Iterable[int]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import precomputed_store as ps
+from precomputed_store.sharding import locate
 
 SHARDINGS: dict[str, Any] = {
     "none": None,
@@ -86,3 +87,30 @@ def test_a_petavoxel_volume_is_planned_at_once() -> None:
     )
     assert plan.scales[0].num_objects > 1_000_000
     assert len(plan.scales) == 4
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_a_region_has_the_objects_that_it_meets(tmp_path: Path, sharding: str) -> None:
+    voxels = np.ones((70, 60, 50), np.uint8)
+    ps.to_precomputed(
+        voxels, tmp_path, dims="xyz", resolution=(8, 8, 8), chunk_size=(16, 16, 16),
+        sharding=SHARDINGS[sharding],
+    )  # fmt: skip
+    part = voxels[:20, :16, :17]
+    plan = ps.plan(
+        part,
+        tmp_path,
+        dims="xyz",
+        region={"x": slice(15, 35), "y": slice(0, 16), "z": slice(0, 17)},
+        mode="r+",
+    )
+    scale = plan.scales[0]
+    assert scale.num_chunks == 3 * 1 * 2
+    grid = scale.scale.grid
+    spec = scale.scale.sharding
+    if spec is None:
+        assert scale.num_objects == 6
+    else:
+        box = ps.Box((15, 0, 0), (35, 16, 17))
+        shards = {locate(spec, grid.chunk_id(cell)).shard for cell in grid.cells(box)}
+        assert scale.num_objects == len(shards)
