@@ -6,7 +6,6 @@ index, data); one whose indices are cached costs one. Indices are cached per pro
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias, TypeVar
@@ -36,7 +35,8 @@ __all__ = ["ShardSource"]
 
 MAX_GAP_BYTES = 64 << 10
 TRUSTED_S = 10.0
-"""How long an index that was read over a network is believed to lack what it lacks."""
+"""How long an index that was read over a network is believed to lack what it lacks, and one
+of a shard whose version is unknown to be that of the shard."""
 MAX_REQUEST_BYTES = 16 << 20
 
 _EMPTY = parse_minishard_index(
@@ -92,7 +92,7 @@ class ShardSource:
         or the bytes asked for are not there, and it is looked up anew.
         """
         key = self._shard_key(location)
-        known = known_indices.get(self.storage, key, location.minishard)
+        known = self._known(location)
         failed: tuple[Hashable, StorageError] | None = None
         for _ in range(_MOST_LOOKS):
             is_new = known is None
@@ -119,9 +119,16 @@ class ShardSource:
             known = None
         raise self._changing(key)
 
+    def _known(self, location: ShardLocation) -> KnownIndex | None:
+        """The index that was read of a minishard, if it may still be used."""
+        known = known_indices.get(self.storage, self._shard_key(location), location.minishard)
+        if known is not None and known.version is None and known.age_s >= TRUSTED_S:
+            return None
+        return known
+
     def _is_still(self, known: KnownIndex, location: ShardLocation) -> Steps[bool]:
         """Whether an index that lacks a chunk is that of the shard as it is now."""
-        if not self.storage.threaded and time.monotonic() - known.read_at < TRUSTED_S:
+        if known.version is None or (not self.storage.threaded and known.age_s < TRUSTED_S):
             return True
         entry = yield self._entry_range(location)
         if entry is None or entry.version != known.version:
@@ -207,7 +214,7 @@ class ShardSource:
     async def _index_for(self, location: ShardLocation, chunk_ids: Iterable[int]) -> KnownIndex:
         """The index of a minishard, read anew if it lacks a chunk and is not fresh."""
         key = self._shard_key(location)
-        known = known_indices.get(self.storage, key, location.minishard)
+        known = self._known(location)
         if known is not None:
             complete = all(known.index.find(chunk_id) for chunk_id in chunk_ids)
             if complete or await self._run_async(key, self._is_still(known, location)):

@@ -314,8 +314,8 @@ def open_volume(
         What reads outside the volume do: `IndexError`, leave it out, or zeros.
     missing : {"fill", "raise"}
         What a chunk that is not stored means: zeros, or `MissingChunkError`.
-    unaligned : {"raise", "read-modify-write"}
-        What writes that cover chunks only in part do.
+    unaligned : {"raise", "read-modify-write", "unguarded-read-modify-write"}
+        What writes that cover chunks (or shards) only in part do; see `to_precomputed`.
     compress, compress_level, write_empty_chunks
         How written chunks are stored, see `WriteOptions`.
     progress : bool

@@ -119,6 +119,8 @@ def _web_errors() -> tuple[type[Exception], ...]:
 
 
 class AsyncGenericBackend(_Generic, AsyncBackend):
+    can_guard = False
+
     async def get(self, request: Get) -> Blob | None:
         start, stop = request.byte_range or (None, None)
 
@@ -175,6 +177,7 @@ def _new_locks() -> list[threading.Lock]:
 
 
 class ThreadedGenericBackend(_Generic, ThreadedBackend):
+    can_guard = False
     # Most of these wait for a network, so there may be more threads than processors.
     concurrency = 16
 

@@ -7,6 +7,7 @@ absent; everything else that goes wrong is an exception.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from asyncio import to_thread
@@ -240,6 +241,11 @@ class Storage:
         await storage._call_async("update", replace(update, key=key))
 
     @property
+    def can_guard(self) -> bool:
+        """Whether `apply` can be guarded, as far as that is known without asking a server."""
+        return self._backend.can_guard
+
+    @property
     def can_delete_if(self) -> bool:
         """Whether `apply` can remove an object."""
         return self._backend.can_delete_if
@@ -305,6 +311,13 @@ class Storage:
 
         folder = local_path(self.child(prefix).url)
         return 0 if folder is None else sweep_temporaries(folder, older_than_s=older_than_s)
+
+    def remove_empty_folder(self, prefix: str) -> None:
+        """Remove a folder that holds nothing. Only local disks have folders to remove."""
+        folder = local_path(self.child(prefix).url)
+        if folder is not None:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 
     @property
     def _backend(self) -> ThreadedBackend | AsyncBackend:

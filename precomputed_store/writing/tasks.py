@@ -6,8 +6,8 @@ and whatever it has to wait for. What it gives back says that the block is done.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,10 @@ from precomputed_store.shard_writer import EncodedChunks, ShardWriter
 from precomputed_store.storage import Storage
 from precomputed_store.writer import RegionWriter, as_layer_dtype
 from precomputed_store.writing.staging import Staging
-from precomputed_store.writing.tiling import Tiling
+from precomputed_store.writing.tiling import Tiling, tile
 
 __all__ = [
+    "PIECE_BYTES",
     "ArraySink",
     "CoarseSink",
     "encode_block",
@@ -40,6 +41,9 @@ __all__ = [
 ]
 
 DONE = True
+
+PIECE_BYTES = 32 << 20
+"""Finer voxels that coarser ones are made from at a time: few enough for memory and caches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +93,53 @@ class CoarseSink:
     method: Method
     tiling: Tiling
 
+    def write(self, box: Box) -> None:
+        """Make and write whole objects, or, at the ends of the region, parts of them."""
+        writer = self.writer
+        if not isinstance(writer, ShardWriter):
+            for piece in self.pieces(box):
+                writer.write(piece, self.voxels(piece))
+        elif writer.grid.is_aligned(box):
+            writer.store_region(box, self.encode(box))
+        else:
+            writer.write(box, self.voxels(box))
+
+    def encode(self, box: Box) -> EncodedChunks:
+        """Make and encode the chunks of a box of a sharded scale."""
+        writer = _shard_writer(self.writer)
+        chunks: dict[int, bytes | None] = {}
+        for piece in self.pieces(box):
+            chunks |= writer.encode(piece, self.voxels(piece))
+        return chunks
+
+    def pieces(self, box: Box) -> Iterator[Box]:
+        """A box in unions of whole chunks that are made one after another.
+
+        All of it at once where a smaller piece would cost more: a network, where many requests
+        are to be in flight, or finer chunks that would be decoded once for each of the pieces
+        that they lie across.
+        """
+        scale, (fx, fy, fz) = self.writer.array.scale, self.factor
+        first = self._fine(scale.grid.cell_box(next(scale.grid.cells(box))))
+        if not self.finer.storage.threaded or not self.finer.grid.is_aligned(first):
+            yield box
+            return
+        voxel_bytes = self.finer.num_channels * self.finer.dtype.itemsize * fx * fy * fz
+        tiling = tile(
+            replace(scale, sharding=None),
+            box,
+            voxel_bytes=voxel_bytes,
+            smallest=PIECE_BYTES,
+            largest=PIECE_BYTES,
+        )
+        yield from map(tiling.box, tiling.indices())
+
+    def _fine(self, box: Box) -> Box:
+        return fine_box(box, self.factor).intersection(self.finer.grid.bounds)
+
     def voxels(self, box: Box) -> ChunkArray:
         """Coarse voxels ``(channel, z, y, x)``, made from the finer scale as it is stored."""
-        fine = fine_box(box, self.factor).intersection(self.finer.grid.bounds)
+        fine = self._fine(box)
         x, y, z = (
             range(a - offset, b - offset)
             for a, b, offset in zip(
@@ -171,16 +219,14 @@ def store_staged(sink: ArraySink, staging: Staging, shard: int, _after: object =
 def write_coarse(sink: CoarseSink, index: XYZ, _after: object = None) -> bool:
     """Make and write a block of a coarser scale, a union of whole objects."""
     check_shared(sink.writer.array.storage)
-    box = sink.tiling.box(index)
-    sink.writer.write(box, sink.voxels(box))
+    sink.write(sink.tiling.box(index))
     return DONE
 
 
 def encode_coarse(sink: CoarseSink, index: XYZ, _after: object = None) -> Encoded:
     """Make and encode a block of a coarser scale that is a part of a shard."""
     check_shared(sink.writer.array.storage)
-    box = sink.tiling.box(index)
-    return Encoded(_shard_writer(sink.writer).encode(box, sink.voxels(box)))
+    return Encoded(sink.encode(sink.tiling.box(index)))
 
 
 def store_coarse(sink: CoarseSink, index: XYZ, blocks: Sequence[Encoded]) -> bool:
@@ -217,11 +263,11 @@ def check_shared(storage: Storage) -> None:
 
 
 def _store(writer: ShardWriter, box: Box, parts: Iterable[EncodedChunks]) -> None:
-    """Store the encoded chunks of a box, which lies in one shard."""
+    """Store the encoded chunks of a box."""
     chunks: dict[int, bytes | None] = {}
     for part in parts:
         chunks |= part
-    writer.store_box(box, chunks)
+    writer.store_region(box, chunks)
 
 
 def _index(block_id: tuple[int, ...] | None) -> XYZ:
