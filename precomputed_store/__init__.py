@@ -32,7 +32,9 @@ _PUBLIC = {
     "VolumeInfo": "metadata",
     "VolumeNotFoundError": "errors",
     "add_scale": "info_edits",
+    "copy": "copying",
     "create": "layer",
+    "delete": "copying",
     "downsample": "writing",
     "open_dask": "dask_io",
     "open_layer": "layer",
@@ -49,6 +51,7 @@ _PUBLIC = {
 __all__ = sorted(_PUBLIC)
 
 if TYPE_CHECKING:
+    from precomputed_store.copying import copy as copy, delete as delete
     from precomputed_store.dask_io import open_dask as open_dask
     from precomputed_store.errors import (
         ChunkError as ChunkError,

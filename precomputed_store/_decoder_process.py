@@ -107,14 +107,20 @@ class _Channel:
     requests: int
     replies: int
 
-    def receive(self, size: int) -> bytes:
-        """Exactly `size` bytes (the next request may be for another process), or none."""
-        received = b""
+    def receive(self) -> bytes:
+        """A request, header and job, or nothing if there are no more.
+
+        The next one is sent when this one is answered. It is taken at once as far as it is
+        there, so that a process that dies does not leave a part of it to its successor.
+        """
+        received, size = b"", REQUEST.size
         while len(received) < size:
-            part = os.read(self.requests, size - len(received))
+            part = os.read(self.requests, 65536)
             if not part:
                 return b""
             received += part
+            if len(received) >= REQUEST.size:
+                size = REQUEST.size + REQUEST.unpack_from(received)[1]
         return received
 
     def reply(self, number: int, status: Status, message: str = "") -> None:
@@ -202,7 +208,8 @@ def _supervise(channel: _Channel, memory: int | str) -> None:
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if modules is None:
             return
-        if code not in (_ENDED, _REPLACE) and progress.pending:
+        if code not in (_ENDED, _REPLACE):
+            # Number 0: it died between requests, or with one that it had not noted yet.
             channel.reply(progress.pending, *death(code))
         _load(modules)
 
@@ -243,10 +250,10 @@ def _load(modules: list[str]) -> None:
 def _serve(channel: _Channel, memory: int | str, progress: _Progress) -> int:
     """Answer requests; the exit code once there are no more, or after a failure."""
     decoder = _Decoder(memory)
-    while header := channel.receive(REQUEST.size):
-        number, job_bytes, *place = REQUEST.unpack(header)
+    while request := channel.receive():
+        number, _, *place = REQUEST.unpack_from(request)
         progress.pending = number
-        status, message = decoder.answer(channel.receive(job_bytes), *place)
+        status, message = decoder.answer(request[REQUEST.size :], *place)
         channel.reply(number, status, message)
         progress.pending = 0
         progress.report_modules()

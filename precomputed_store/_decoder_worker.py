@@ -233,6 +233,9 @@ class Worker:
                 number, code, size = REPLY.unpack(_read(process, REPLY.size, deadline))
                 if number > self._number or code > max(Status) or size > MAX_MESSAGE_BYTES:
                     raise EOFError
+                if number == 0 and self._number:
+                    # A child died by itself, perhaps with a request that nobody will answer.
+                    raise EOFError
                 message = _read(process, size, deadline).decode("utf-8", "replace")
                 if number == self._number:
                     return Status(code), message

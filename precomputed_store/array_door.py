@@ -130,6 +130,7 @@ class ArrayDoor:
             array.storage.url,
             array.storage.storage_options,
             sorted(array.storage.missing_statuses),
+            array.storage.root,
             json.dumps(array.scale.to_json(), sort_keys=True),
             array.data_type,
             array.num_channels,

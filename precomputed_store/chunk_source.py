@@ -23,6 +23,8 @@ from precomputed_store.storage import Blob, Storage
 
 __all__ = ["ChunkBytes", "ChunkSource", "Deliver", "FileSource", "Throttle"]
 
+_MARGIN_BYTES = 1 << 20
+
 Deliver: TypeAlias = Callable[[XYZ, Blob | None], Awaitable[None]]
 """Takes what is stored for a cell (None: missing) as soon as it is there."""
 
@@ -61,6 +63,20 @@ class ChunkBytes:
     def limit(self, cell: XYZ) -> int:
         return self.scale.codec.max_encoded_bytes(shape=self.shape(cell), dtype=self.dtype)
 
+    @cached_property
+    def most_stored(self) -> int:
+        """The most bytes that are read of any object or range that is said to be one chunk.
+
+        Compression can make a chunk a little longer, metadata can make an image longer.
+        """
+        x, y, z = self.scale.chunk_size
+        shape = (self.num_channels, z, y, x)
+        limit = self.scale.codec.max_encoded_bytes(shape=shape, dtype=self.dtype)
+        return limit + limit // 64 + _MARGIN_BYTES
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"scale": self.scale, "dtype": self.dtype, "num_channels": self.num_channels}
+
 
 @dataclass(frozen=True, kw_only=True)
 class FileSource:
@@ -87,14 +103,17 @@ class FileSource:
         return f"{self.scale.key}/{self.scale.grid.chunk_name(cell).replace('_', '/')}"
 
     def fetch(self, cell: XYZ) -> Blob | None:
-        blob = self.storage.get(self.key(cell))
+        limit = self.chunks.most_stored
+        blob = self.storage.get(self.key(cell), max_bytes=limit)
         if blob is None and self._nested:
-            blob = self.storage.get(self._nested_key(cell))
+            blob = self.storage.get(self._nested_key(cell), max_bytes=limit)
         return blob
 
     async def fetch_many(self, cells: Sequence[XYZ], deliver: Deliver, throttle: Throttle) -> None:
+        limit = self.chunks.most_stored
+
         async def fetch(cell: XYZ) -> None:
-            await deliver(cell, await self.storage.get_async(self.key(cell)))
+            await deliver(cell, await self.storage.get_async(self.key(cell), max_bytes=limit))
 
         await throttle(cells, fetch)
 

@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
-__all__ = ["bounded", "codec_pool", "run_batches"]
+__all__ = ["bounded", "change_pool", "codec_pool", "run_batches"]
 
 T = TypeVar("T")
 
 _LARGEST_BATCH = 16
 
 _lock = threading.Lock()
-_pool: ThreadPoolExecutor | None = None
+_pools: dict[str, ThreadPoolExecutor] = {}
 
 
 def num_cores() -> int:
@@ -28,21 +28,32 @@ def num_cores() -> int:
 
 def codec_pool() -> ThreadPoolExecutor:
     """The process's pool for codecs and local files: one thread per processor."""
-    global _pool
+    return _pool("precomputed")
+
+
+def change_pool() -> ThreadPoolExecutor:
+    """The process's pool for what works out changes of objects, and waits for codecs in it.
+
+    Not the threads of an event loop: those may all be waiting for a change.
+    """
+    return _pool("precomputed-change")
+
+
+def _pool(name: str) -> ThreadPoolExecutor:
     with _lock:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(num_cores(), thread_name_prefix="precomputed")
-        return _pool
+        if name not in _pools:
+            _pools[name] = ThreadPoolExecutor(num_cores(), thread_name_prefix=name)
+        return _pools[name]
 
 
-def _forget_pool() -> None:
-    # A forked child has the pool's object but none of its threads.
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
+def _forget_pools() -> None:
+    # A forked child has the pools' objects but none of their threads.
+    global _pools, _lock
+    _pools, _lock = {}, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_forget_pools)
 
 
 def run_batches(function: Callable[[T], object], items: Sequence[T], *, workers: int) -> None:

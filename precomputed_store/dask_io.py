@@ -32,6 +32,8 @@ def open_dask(
     storage_options: Mapping[str, Any] | None = None,
     missing_statuses: Iterable[int] = (404,),
     max_redirects: int = 10,
+    root: str | os.PathLike[str] | None = None,
+    cross_origin: bool = False,
 ) -> Array:
     """Open one scale of a volume as a dask array ``(channel, z, y, x)``, zero-based.
 
@@ -55,7 +57,7 @@ def open_dask(
         `dask.array.from_array`.
     missing : {"fill", "raise"}
         What a chunk that is not stored means: zeros, or `MissingChunkError`.
-    storage_options, missing_statuses, max_redirects
+    storage_options, missing_statuses, max_redirects, root, cross_origin
         See `open_layer`.
 
     Returns
@@ -76,6 +78,8 @@ def open_dask(
         missing=missing,
         missing_statuses=missing_statuses,
         max_redirects=max_redirects,
+        root=root,
+        cross_origin=cross_origin,
     )
     return as_dask(ArrayDoor(layer.array(scale)), chunks=chunks)
 

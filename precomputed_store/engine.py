@@ -268,9 +268,13 @@ class ChunkedArray:
             return False
         try:
             data, shape = self._unpacked(part.cell, blob), self.chunk_shape_at(part.cell)
-            codec = self.scale.codec
+            codec, source = self.scale.codec, part.source
+            if codec.can_cut:
+                cut = codec.cut(data, shape=shape, dtype=self.dtype, box=part.box)
+                if cut is not None:
+                    data, shape, source = cut.data, cut.shape, part.source_from(cut.start)
             with isolation.decoded(codec, data, shape=shape, dtype=self.dtype) as chunk:
-                out[part.target] = chunk[part.source]
+                out[part.target] = chunk[source]
         except FormatError as error:
             raise self.chunk_error(part.cell, error) from error
         return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import io
+import os
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NoReturn, overload
@@ -33,6 +34,8 @@ _OWN_OPTIONS = (
     "missing",
     "missing_statuses",
     "max_redirects",
+    "root",
+    "cross_origin",
     "target_options",
 )
 
@@ -61,6 +64,8 @@ class PrecomputedFileSystem(AsyncFileSystem):  # type: ignore[misc]
         HTTP statuses that mean "not stored".
     max_redirects : int
         How many `redirect` members of `info` to follow.
+    root, cross_origin
+        See `open_layer`.
     asynchronous, loop, batch_size
         As fsspec gives them to every file system.
 
@@ -86,6 +91,8 @@ class PrecomputedFileSystem(AsyncFileSystem):  # type: ignore[misc]
         missing: Missing = "fill",
         missing_statuses: Iterable[int] = (404,),
         max_redirects: int = 10,
+        root: str | os.PathLike[str] | None = None,
+        cross_origin: bool = False,
         asynchronous: bool = False,
         loop: Any = None,
         batch_size: int | None = None,
@@ -104,6 +111,8 @@ class PrecomputedFileSystem(AsyncFileSystem):  # type: ignore[misc]
             missing=missing,
             missing_statuses=freeze_statuses(missing_statuses),
             max_redirects=max_redirects,
+            root=None if root is None else parse_url(root),
+            cross_origin=cross_origin,
         )
         self._opened: ZarrTree | None = None
         self._lock = threading.Lock()

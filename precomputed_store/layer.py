@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 from precomputed_store.engine import ChunkedArray, Missing
 from precomputed_store.errors import MetadataError, VolumeNotFoundError
 from precomputed_store.metadata import Scale, VolumeInfo, redirect_target
+from precomputed_store.metadata.document import MAX_BYTES
 from precomputed_store.storage import Storage, open_storage
-from precomputed_store.url import follow, same_server
+from precomputed_store.url import contains, follow, same_server
 
 __all__ = ["Layer", "ScaleSelector", "create", "open_layer"]
 
@@ -69,6 +70,8 @@ def open_layer(
     missing: Missing = "fill",
     missing_statuses: Iterable[int] = (404,),
     max_redirects: int = 10,
+    root: str | os.PathLike[str] | None = None,
+    cross_origin: bool = False,
 ) -> Layer:
     """Open a volume: one request for its `info`, and one per redirect.
 
@@ -87,6 +90,13 @@ def open_layer(
         absent keys: ``missing_statuses=(404, 403)``.
     max_redirects : int
         How many `redirect` members of `info` to follow; 0 refuses the first.
+    root : str or path, optional
+        A folder above the layer's (or that one) that nothing in the layer may lead out of:
+        keys with ``..``, symbolic links, redirects. By default keys and links stay within the
+        parent folder on a local disk, within the bucket or web server elsewhere, and
+        redirects are followed anywhere but from a network to local files.
+    cross_origin : bool
+        Whether a web server's own (HTTP) redirects may lead to another server.
 
     Raises
     ------
@@ -101,7 +111,13 @@ def open_layer(
         raise ValueError(f"missing is {missing!r}; expected 'fill' or 'raise'")
     if isinstance(max_redirects, bool) or not isinstance(max_redirects, int) or max_redirects < 0:
         raise ValueError(f"max_redirects is {max_redirects!r}; expected an integer from 0 on")
-    storage = open_storage(url, storage_options=storage_options, missing_statuses=missing_statuses)
+    storage = open_storage(
+        url,
+        storage_options=storage_options,
+        missing_statuses=missing_statuses,
+        root=root,
+        cross_origin=cross_origin,
+    )
     visited = [storage.url]
     while True:
         document = _read_info(storage)
@@ -114,14 +130,14 @@ def open_layer(
 
 
 def _read_info(storage: Storage) -> bytes:
-    blob = storage.get("info")
+    blob = storage.get("info", max_bytes=MAX_BYTES)
     if blob is None:
         raise _not_found(storage)
     if blob.content_encoding is None:
         return bytes(blob.data)
     from precomputed_store.codecs import content
 
-    return content.undo(blob.data, blob.content_encoding, limit=16 << 20)
+    return content.undo(blob.data, blob.content_encoding, limit=MAX_BYTES)
 
 
 def _follow(storage: Storage, target: str, visited: list[str], max_redirects: int) -> Storage:
@@ -137,7 +153,16 @@ def _follow(storage: Storage, target: str, visited: list[str], max_redirects: in
             source=where,
         )
     url = follow(storage.url, target)
-    following = open_storage(url, missing_statuses=storage.missing_statuses)
+    if storage.root is not None and not contains(storage.root, url):
+        raise MetadataError(
+            f"redirects to {target!r}, which is outside of the root {storage.root}", source=where
+        )
+    following = open_storage(
+        url,
+        missing_statuses=storage.missing_statuses,
+        root=storage.root,
+        cross_origin=storage.cross_origin,
+    )
     if same_server(storage.url, url):
         following = replace(following, storage_options=storage.storage_options)
     if following.url in visited:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from precomputed_store.codecs.base import Ranges
 from precomputed_store.grid import XYZ
 
 __all__ = ["AxisSelection", "ChunkPart", "Selection", "plan_points", "plan_selection"]
@@ -32,6 +33,29 @@ class ChunkPart(NamedTuple):
     cell: XYZ
     source: tuple[Any, ...]
     target: tuple[Any, ...]
+
+    @property
+    def box(self) -> Ranges:
+        """The smallest box of the chunk with every voxel that is wanted, along z, y and x."""
+        z, y, x = map(_range_of, self.source[1:])
+        return z, y, x
+
+    def source_from(self, start: tuple[int, int, int]) -> tuple[Any, ...]:
+        """`source` in a part of the chunk that begins at `start`, along z, y and x."""
+        axes = zip(self.source[1:], start, strict=True)
+        return self.source[0], *(_moved(axis, first) for axis, first in axes)
+
+
+def _range_of(axis: AxisIndex) -> tuple[int, int]:
+    if isinstance(axis, slice):
+        return axis.start, axis.stop
+    return int(axis.min()), int(axis.max()) + 1
+
+
+def _moved(axis: AxisIndex, first: int) -> AxisIndex:
+    if isinstance(axis, slice):
+        return slice(axis.start - first, axis.stop - first, axis.step)
+    return axis - first
 
 
 class _AxisPart(NamedTuple):

@@ -16,6 +16,8 @@ from precomputed_store.metadata import ShardingSpec
 from precomputed_store.sharding import (
     MAX_MINISHARD_INDEX_BYTES,
     MinishardIndex,
+    ShardLocation,
+    check_placement,
     locate_many,
     parse_minishard_index,
     parse_shard_index_entry,
@@ -170,9 +172,7 @@ def split_shard(
     for minishard in np.flatnonzero(entries[:, 0] != entries[:, 1]).tolist():
         try:
             index = _minishard_index_of(view, spec, minishard, num_chunks=num_chunks)
-            shards, minishards = locate_many(spec, index.chunk_ids)
-            if np.any(shards != shard) or np.any(minishards != minishard):
-                raise FormatError("it has chunks that belong elsewhere")
+            check_placement(index, spec, ShardLocation(shard, minishard))
         except FormatError as error:
             raise FormatError(f"minishard {minishard}: {error}") from error
         places = zip(index.starts.tolist(), index.stops.tolist(), strict=True)

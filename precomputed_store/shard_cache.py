@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Hashable
@@ -35,11 +36,19 @@ class KnownIndex:
     version: Hashable
     read_at: float = field(default_factory=time.monotonic)
 
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self.read_at
+
 
 class _IndexCache:
     """By (storage, shard's key, minishard), least recently used out first."""
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Know nothing, and wait for nobody."""
         self._lock = threading.Lock()
         self._cache: LRUCache[Any, KnownIndex] = LRUCache(
             INDEX_CACHE_BYTES, getsizeof=lambda known: known.index.nbytes + 512
@@ -65,6 +74,11 @@ class _IndexCache:
 
 
 known_indices = _IndexCache()
+
+
+if hasattr(os, "register_at_fork"):
+    # A thread that a forked child does not have may hold the lock.
+    os.register_at_fork(after_in_child=known_indices.begin)
 
 
 def clear_index_cache() -> None:

@@ -6,7 +6,6 @@ index, data); one whose indices are cached costs one. Indices are cached per pro
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias, TypeVar
@@ -23,6 +22,7 @@ from precomputed_store.sharding import (
     ByteRange,
     MinishardIndex,
     ShardLocation,
+    check_placement,
     coalesce,
     locate,
     parse_minishard_index,
@@ -35,7 +35,8 @@ __all__ = ["ShardSource"]
 
 MAX_GAP_BYTES = 64 << 10
 TRUSTED_S = 10.0
-"""How long an index that was read over a network is believed to lack what it lacks."""
+"""How long an index that was read over a network is believed to lack what it lacks, and one
+of a shard whose version is unknown to be that of the shard."""
 MAX_REQUEST_BYTES = 16 << 20
 
 _EMPTY = parse_minishard_index(
@@ -44,6 +45,7 @@ _EMPTY = parse_minishard_index(
 )
 
 _MOST_LOOKS = 20
+_MARGIN_INDEX_BYTES = 1 << 20
 
 T = TypeVar("T")
 Steps: TypeAlias = Generator[ByteRange, Blob | None, T]
@@ -90,7 +92,7 @@ class ShardSource:
         or the bytes asked for are not there, and it is looked up anew.
         """
         key = self._shard_key(location)
-        known = known_indices.get(self.storage, key, location.minishard)
+        known = self._known(location)
         failed: tuple[Hashable, StorageError] | None = None
         for _ in range(_MOST_LOOKS):
             is_new = known is None
@@ -105,6 +107,7 @@ class ShardSource:
             elif place.start == place.stop:
                 return _NO_BYTES
             else:
+                self._check_size(place, key)
                 try:
                     blob = yield place
                 except StorageError as error:
@@ -116,9 +119,16 @@ class ShardSource:
             known = None
         raise self._changing(key)
 
+    def _known(self, location: ShardLocation) -> KnownIndex | None:
+        """The index that was read of a minishard, if it may still be used."""
+        known = known_indices.get(self.storage, self._shard_key(location), location.minishard)
+        if known is not None and known.version is None and known.age_s >= TRUSTED_S:
+            return None
+        return known
+
     def _is_still(self, known: KnownIndex, location: ShardLocation) -> Steps[bool]:
         """Whether an index that lacks a chunk is that of the shard as it is now."""
-        if not self.storage.threaded and time.monotonic() - known.read_at < TRUSTED_S:
+        if known.version is None or (not self.storage.threaded and known.age_s < TRUSTED_S):
             return True
         entry = yield self._entry_range(location)
         if entry is None or entry.version != known.version:
@@ -194,6 +204,7 @@ class ShardSource:
                 if place is None or place.start == place.stop:
                     await deliver(ids[chunk_id], None if place is None else _NO_BYTES)
                 else:
+                    self._check_size(place, key)
                     chunk = _Wanted(ids[chunk_id], known.version)
                     found.setdefault(key, {}).setdefault(place, []).append(chunk)
 
@@ -203,7 +214,7 @@ class ShardSource:
     async def _index_for(self, location: ShardLocation, chunk_ids: Iterable[int]) -> KnownIndex:
         """The index of a minishard, read anew if it lacks a chunk and is not fresh."""
         key = self._shard_key(location)
-        known = known_indices.get(self.storage, key, location.minishard)
+        known = self._known(location)
         if known is not None:
             complete = all(known.index.find(chunk_id) for chunk_id in chunk_ids)
             if complete or await self._run_async(key, self._is_still(known, location)):
@@ -247,6 +258,16 @@ class ShardSource:
         location = locate(self.sharding, chunk_id)
         steps = self._chunk_steps(location, chunk_id)
         return await self._run_async(self._shard_key(location), steps)
+
+    def _check_size(self, place: ByteRange, key: str) -> None:
+        """Refuse to read more for a chunk than any chunk of this scale can be."""
+        size = place.stop - place.start
+        if size > self.chunks.most_stored:
+            raise self._error(
+                f"its index gives a chunk {size} bytes; expected at most "
+                f"{self.chunks.most_stored}",
+                key,
+            )
 
     def _changing(self, key: str) -> ChunkError:
         return self._error(
@@ -293,7 +314,7 @@ class ShardSource:
             place = parse_shard_index_entry(data, self.sharding)
         except FormatError as error:
             raise self._error(str(error), key) from error
-        if place is not None and place.stop - place.start > MAX_MINISHARD_INDEX_BYTES:
+        if place is not None and place.stop - place.start > self._most_index_bytes:
             raise self._error(f"the minishard index is {place.stop - place.start} bytes", key)
         return place
 
@@ -303,6 +324,7 @@ class ShardSource:
             if len(blob.data) != place.stop - place.start:
                 raise FormatError(f"the shard ends after {len(blob.data)} bytes of it")
             index = parse_minishard_index(self._unpack_index(blob.data), self.sharding)
+            check_placement(index, self.sharding, location)
         except FormatError as error:
             message = f"minishard index {location.minishard}: {error}"
             raise self._error(message, key) from error
@@ -313,5 +335,11 @@ class ShardSource:
     def _unpack_index(self, data: Buffer) -> Buffer:
         if self.sharding.minishard_index_encoding == "raw":
             return data
-        limit = min(24 * self.chunks.scale.grid.num_cells, MAX_MINISHARD_INDEX_BYTES)
+        limit = self._most_index_bytes
         return content.undo(data, "gzip", limit=limit, allow_zlib=True)
+
+    @property
+    def _most_index_bytes(self) -> int:
+        """24 bytes for every chunk; and some for chunks that a smaller `info` left outside."""
+        expected = 24 * self.chunks.scale.grid.num_cells + _MARGIN_INDEX_BYTES
+        return min(expected, MAX_MINISHARD_INDEX_BYTES)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from precomputed_store.codecs.base import Buffer, ChunkArray
 from precomputed_store.concurrency import num_cores, run_batches
-from precomputed_store.errors import ChunkError, FormatError
+from precomputed_store.errors import ChunkError, FormatError, UnsupportedError
 from precomputed_store.grid import XYZ, Box, ChunkGrid
 from precomputed_store.metadata import ShardingSpec
 from precomputed_store.progress import Advance
@@ -29,7 +29,7 @@ from precomputed_store.shard_assembly import (
     split_shard,
 )
 from precomputed_store.shard_cache import forget_shard
-from precomputed_store.sharding import locate, locate_many, shard_name
+from precomputed_store.sharding import locate, locate_many, shard_index_bytes, shard_name
 from precomputed_store.storage import Blob, Update
 from precomputed_store.write_plan import unit_grid
 from precomputed_store.writer import RegionWriter
@@ -42,6 +42,7 @@ EncodedChunks: TypeAlias = Mapping[int, bytes | None]
 CONTENT_TYPE = "application/octet-stream"
 # Encoded together, then appended: few enough to hold twice, enough for every core.
 _GROUP = 16 * num_cores()
+_LARGEST_SHARD_INDEX = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,13 @@ class ShardWriter(RegionWriter):
             raise ValueError(
                 f"compress is {self.options.compress!r}, but shards are never compressed as a "
                 "whole: their chunks are, as data_encoding of the sharding says"
+            )
+        index_bytes = shard_index_bytes(self.spec)
+        if index_bytes > _LARGEST_SHARD_INDEX:
+            raise UnsupportedError(
+                f"minishard_bits is {self.spec.minishard_bits}, so each shard would begin with an "
+                f"index of {index_bytes >> 20} MiB; at most {_LARGEST_SHARD_INDEX >> 20} MiB are "
+                "written: use more preshift_bits or shard_bits instead"
             )
 
     @property

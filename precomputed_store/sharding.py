@@ -20,6 +20,7 @@ __all__ = [
     "ByteRange",
     "MinishardIndex",
     "ShardLocation",
+    "check_placement",
     "coalesce",
     "locate",
     "locate_many",
@@ -136,7 +137,8 @@ def parse_minishard_index(data: Buffer, spec: ShardingSpec) -> MinishardIndex:
     Raises
     ------
     FormatError
-        Not a multiple of 24 bytes, a chunk id twice, or a byte range that wraps around.
+        Not a multiple of 24 bytes, a chunk id twice, or a byte range that wraps around or
+        lies over the shard index.
     """
     if len(data) % 24:
         raise FormatError(f"minishard index is {len(data)} bytes; expected a multiple of 24")
@@ -146,11 +148,26 @@ def parse_minishard_index(data: Buffer, spec: ShardingSpec) -> MinishardIndex:
     starts = stops - sizes
     if np.any(starts > stops) or np.any(stops > np.uint64(_MASK64 >> 1)):
         raise FormatError("minishard index has a byte range past the end of any file")
+    if np.any(starts < np.uint64(shard_index_bytes(spec))):
+        raise FormatError("minishard index has a byte range within the shard index")
     order = np.argsort(chunk_ids, kind="stable")
     chunk_ids, starts, stops = chunk_ids[order], starts[order], stops[order]
     if np.any(chunk_ids[1:] == chunk_ids[:-1]):
         raise FormatError("minishard index has a chunk id twice")
     return MinishardIndex(chunk_ids, starts, stops)
+
+
+def check_placement(index: MinishardIndex, spec: ShardingSpec, location: ShardLocation) -> None:
+    """Make sure that chunks belong to the minishard whose index names them.
+
+    Raises
+    ------
+    FormatError
+        They do not: what was taken for an index is something else, or damaged.
+    """
+    shards, minishards = locate_many(spec, index.chunk_ids)
+    if np.any(shards != location.shard) or np.any(minishards != location.minishard):
+        raise FormatError("it has chunks that belong elsewhere")
 
 
 def coalesce(

@@ -295,6 +295,8 @@ def open_volume(
     storage_options: Mapping[str, Any] | None = None,
     missing_statuses: Iterable[int] = (404,),
     max_redirects: int = 10,
+    root: str | os.PathLike[str] | None = None,
+    cross_origin: bool = False,
 ) -> Volume:
     """Open a volume for numpy-style access.
 
@@ -312,13 +314,13 @@ def open_volume(
         What reads outside the volume do: `IndexError`, leave it out, or zeros.
     missing : {"fill", "raise"}
         What a chunk that is not stored means: zeros, or `MissingChunkError`.
-    unaligned : {"raise", "read-modify-write"}
-        What writes that cover chunks only in part do.
+    unaligned : {"raise", "read-modify-write", "unguarded-read-modify-write"}
+        What writes that cover chunks (or shards) only in part do; see `to_precomputed`.
     compress, compress_level, write_empty_chunks
         How written chunks are stored, see `WriteOptions`.
     progress : bool
         Show progress bars.
-    storage_options, missing_statuses, max_redirects
+    storage_options, missing_statuses, max_redirects, root, cross_origin
         See `open_layer`.
 
     Returns
@@ -355,6 +357,8 @@ def open_volume(
         missing=missing,
         missing_statuses=missing_statuses,
         max_redirects=max_redirects,
+        root=root,
+        cross_origin=cross_origin,
     )
     return Volume(
         layer=layer,

@@ -23,7 +23,14 @@ from precomputed_store.errors import ChunkError, FormatError
 from precomputed_store.grid import XYZ, Box
 from precomputed_store.progress import Advance
 from precomputed_store.storage import Blob, Update, run_sync
-from precomputed_store.write_plan import Unaligned, WriteUnit, check_region, plan_write
+from precomputed_store.storage.update import no_conditions
+from precomputed_store.write_plan import (
+    Unaligned,
+    WriteUnit,
+    check_region,
+    plan_write,
+    unit_grid,
+)
 
 __all__ = ["ChunkWriter", "Compress", "RegionWriter", "WriteOptions", "is_fill", "writer_for"]
 
@@ -106,7 +113,10 @@ class RegionWriter(ABC):
 
     def check(self, region: Box) -> None:
         """Refuse what cannot be written there, before anything is touched."""
-        check_region(self.array.scale, region, self.options.unaligned)
+        scale, storage = self.array.scale, self.array.storage
+        check_region(scale, region, self.options.unaligned)
+        if self.guarded and not storage.can_guard and not unit_grid(scale).is_aligned(region):
+            raise no_conditions(storage.url)
 
     def write(self, region: Box, data: ChunkArray, *, advance: Advance | None = None) -> None:
         """Write voxels into a region.
@@ -280,6 +290,7 @@ class ChunkWriter(RegionWriter):
             content_encoding=self.content_encoding,
             cache_control=self.options.cache_control,
             guarded=self.guarded,
+            max_bytes=self._source.chunks.most_stored,
         )
 
     def _write_threaded(

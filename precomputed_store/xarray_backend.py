@@ -81,6 +81,8 @@ class PrecomputedBackendEntrypoint(BackendEntrypoint):
         storage_options: Mapping[str, Any] | None = None,
         missing_statuses: Iterable[int] = (404,),
         max_redirects: int = 10,
+        root: str | os.PathLike[str] | None = None,
+        cross_origin: bool = False,
     ) -> xr.Dataset:
         """Open one scale; ``xr.open_dataset(url, engine="precomputed", ...)``.
 
@@ -97,7 +99,7 @@ class PrecomputedBackendEntrypoint(BackendEntrypoint):
             indices with `voxel_offset` counted in, or none.
         missing : {"fill", "raise"}
             What a chunk that is not stored means: zeros, or `MissingChunkError`.
-        storage_options, missing_statuses, max_redirects
+        storage_options, missing_statuses, max_redirects, root, cross_origin
             See `open_layer`.
 
         Raises
@@ -116,7 +118,15 @@ class PrecomputedBackendEntrypoint(BackendEntrypoint):
         the dataset is lazy too.
         """
         check_kind(coords)
-        layer = _open(filename_or_obj, missing, storage_options, missing_statuses, max_redirects)
+        layer = _open(
+            filename_or_obj,
+            missing=missing,
+            storage_options=storage_options,
+            missing_statuses=missing_statuses,
+            max_redirects=max_redirects,
+            root=root,
+            cross_origin=cross_origin,
+        )
         dataset = scale_dataset(layer, layer.info.scale_index(scale), coords=coords)
         return _without(dataset, drop_variables)
 
@@ -130,6 +140,8 @@ class PrecomputedBackendEntrypoint(BackendEntrypoint):
         storage_options: Mapping[str, Any] | None = None,
         missing_statuses: Iterable[int] = (404,),
         max_redirects: int = 10,
+        root: str | os.PathLike[str] | None = None,
+        cross_origin: bool = False,
     ) -> xr.DataTree:
         """Open every scale: node ``"0"`` is the finest; see `open_dataset`.
 
@@ -144,6 +156,8 @@ class PrecomputedBackendEntrypoint(BackendEntrypoint):
             storage_options=storage_options,
             missing_statuses=missing_statuses,
             max_redirects=max_redirects,
+            root=root,
+            cross_origin=cross_origin,
         )
         return xr.DataTree.from_dict(groups)
 
@@ -157,10 +171,20 @@ class PrecomputedBackendEntrypoint(BackendEntrypoint):
         storage_options: Mapping[str, Any] | None = None,
         missing_statuses: Iterable[int] = (404,),
         max_redirects: int = 10,
+        root: str | os.PathLike[str] | None = None,
+        cross_origin: bool = False,
     ) -> dict[str, xr.Dataset]:
         """Open every scale as ``{"/": root, "/0": finest, …}``; see `open_datatree`."""
         check_kind(coords)
-        layer = _open(filename_or_obj, missing, storage_options, missing_statuses, max_redirects)
+        layer = _open(
+            filename_or_obj,
+            missing=missing,
+            storage_options=storage_options,
+            missing_statuses=missing_statuses,
+            max_redirects=max_redirects,
+            root=root,
+            cross_origin=cross_origin,
+        )
         groups = {"/": xr.Dataset(attrs=_root_attributes(layer))}
         for index, _ in layer.info.usable_scales:
             dataset = scale_dataset(layer, index, coords=coords)
@@ -227,10 +251,13 @@ def writing_encoding(scale: Scale, *, layer_type: str) -> dict[str, Any]:
 
 def _open(
     address: str | os.PathLike[str],
+    *,
     missing: Missing,
     storage_options: Mapping[str, Any] | None,
     missing_statuses: Iterable[int],
     max_redirects: int,
+    root: str | os.PathLike[str] | None,
+    cross_origin: bool,
 ) -> Layer:
     if not isinstance(address, str | os.PathLike):
         raise TypeError(f"expected the address of a layer, not {type(address).__name__}")
@@ -240,6 +267,8 @@ def _open(
         storage_options=storage_options,
         missing_statuses=missing_statuses,
         max_redirects=max_redirects,
+        root=root,
+        cross_origin=cross_origin,
     )
 
 

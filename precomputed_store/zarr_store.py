@@ -69,6 +69,8 @@ class PrecomputedStore(Store):
         HTTP statuses that mean "not stored".
     max_redirects : int
         How many `redirect` members of `info` to follow.
+    root, cross_origin
+        See `open_layer`.
     compress, compress_level
         How written chunks are stored, see `WriteOptions`.
 
@@ -104,6 +106,8 @@ class PrecomputedStore(Store):
         missing: Missing = "fill",
         missing_statuses: Iterable[int] = (404,),
         max_redirects: int = 10,
+        root: str | os.PathLike[str] | None = None,
+        cross_origin: bool = False,
         compress: Compress = "auto",
         compress_level: int | None = None,
     ) -> None:
@@ -120,6 +124,8 @@ class PrecomputedStore(Store):
             missing=missing,
             missing_statuses=freeze_statuses(missing_statuses),
             max_redirects=max_redirects,
+            root=None if root is None else parse_url(root),
+            cross_origin=cross_origin,
             write_options=WriteOptions(compress=compress, compress_level=compress_level),
         )
         self._opened: ZarrTree | None = None

@@ -50,6 +50,8 @@ class TreeAddress:
     missing: Missing = "fill"
     missing_statuses: frozenset[int] = frozenset({404})
     max_redirects: int = 10
+    root: str | None = None
+    cross_origin: bool = False
     write_options: WriteOptions = field(default_factory=WriteOptions)
 
     def open(self) -> ZarrTree:
@@ -60,6 +62,8 @@ class TreeAddress:
             missing=self.missing,
             missing_statuses=self.missing_statuses,
             max_redirects=self.max_redirects,
+            root=self.root,
+            cross_origin=self.cross_origin,
         )
         only = None if self.scale is None else layer.info.scale_index(self.scale)
         return ZarrTree(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -143,3 +144,10 @@ def test_every_public_name_exists() -> None:
 def test_a_public_function_is_not_shadowed_by_a_module() -> None:
     assert callable(precomputed_store.to_precomputed)
     assert not (PACKAGE / "to_precomputed.py").exists()
+
+
+def test_every_module_has_its_line_on_the_architecture_page() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"^\| `([\w/]+\.py)` \|", page, re.MULTILINE))
+    modules = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
+    assert named == {name for name in modules if not name.endswith(("__init__.py", "__main__.py"))}

@@ -6,6 +6,7 @@ import doctest
 import importlib
 import pkgutil
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def python_blocks(text: str) -> str:
     return "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
 
 
-@pytest.mark.parametrize("name", ["README.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/copying.md", "docs/writing.md"])
 def test_examples_run_and_print_what_they_say(
     name: str, demo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,3 +76,20 @@ def test_the_architecture_page_has_a_line_per_module() -> None:
             assert f"`{name}`" in text, f"{name} is not on the page"
     for name in re.findall(r"`([a-z_/]+\.py)`", text):
         assert (package / name).exists(), f"{name} is on the page and not in the package"
+
+
+def test_commands_of_the_reliability_page_name_tests_that_there_are() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    commands = set(re.findall(r"`(python -m pytest [^`]*tests/[^`]*)`", text))
+    assert len(commands) > 10
+    for command in commands:
+        words = shlex.split(command)
+        path = next(ROOT / word for word in words if word.startswith("tests/"))
+        assert path.exists(), command
+        files = [path] if path.is_file() else [*path.glob("test_*.py")]
+        tests = re.findall(
+            r"def (test_\w+)", "".join(file.read_text(encoding="utf-8") for file in files)
+        )
+        wanted = words[words.index("-k") + 1].split(" or ") if "-k" in words else [""]
+        for each in wanted:
+            assert any(each in test for test in tests), command

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from servers.web import WebServer
 
 import precomputed_store as ps
 from precomputed_store import shard_source
-from precomputed_store.shard_cache import clear_index_cache
+from precomputed_store.shard_cache import clear_index_cache, known_indices
 from tests.oracles import make_info, tensorstore_write
 
 SIZE = (32, 16, 16)
@@ -23,8 +25,10 @@ SHARDING = {"hash": "identity", "preshift_bits": 1, "minishard_bits": 1, "shard_
 class Site:
     """A layer that TensorStore writes, which tells this package nothing."""
 
-    def __init__(self, folder: Path, server: WebServer | None) -> None:
-        self.folder, self.server = folder, server
+    def __init__(
+        self, folder: Path, server: WebServer | None, *, has_versions: bool = True
+    ) -> None:
+        self.folder, self.server, self.has_versions = folder, server, has_versions
 
     def write(self, data: np.ndarray) -> None:
         info = make_info(size=SIZE, chunk_size=(8, 8, 8), sharding=SHARDING)
@@ -36,8 +40,8 @@ class Site:
         if self.server is not None:
             for name in ("info", "8_8_8/0.shard"):
                 data = (self.folder / name).read_bytes()
-                tag = f'"{hashlib.md5(data).hexdigest()}"'
-                self.server.add(f"/layer/{name}", data, ETag=tag)
+                tag = {"ETag": f'"{hashlib.md5(data).hexdigest()}"'} if self.has_versions else {}
+                self.server.add(f"/layer/{name}", data, **tag)
 
     def open(self) -> Any:
         clear_index_cache()
@@ -78,6 +82,22 @@ def test_a_chunk_that_was_missing_is_found_when_it_comes(
     assert (volume[0:32, 0:8, 0:8][24:] == 0).all()
     site.write(large)
     assert (volume[24:32, 0:8, 0:8] == 2).all()
+
+
+@pytest.mark.server
+def test_an_index_is_not_trusted_for_ever_where_shards_have_no_versions(
+    tmp_path: Path, web_server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(tmp_path, web_server, has_versions=False)
+    small, large = filled(1), np.random.default_rng(0).integers(1, 255, SIZE, dtype=np.uint8)
+    small[24:] = 0
+    site.write(small)
+    volume = site.open()
+    np.testing.assert_array_equal(volume[...][..., 0], small)
+    site.write(large)
+    monkeypatch.setattr(shard_source, "TRUSTED_S", 0.0)
+    np.testing.assert_array_equal(volume[...][..., 0], large)
+    np.testing.assert_array_equal(volume[24:32, 0:8, 0:8][..., 0], large[24:, :8, :8])
 
 
 def test_a_chunk_that_is_gone_is_missing(site: Site) -> None:
@@ -138,3 +158,17 @@ def test_readers_see_whole_states_while_a_writer_goes_on(tmp_path: Path) -> None
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_forked_while_an_index_is_looked_up_reads_on(tmp_path: Path) -> None:
+    site = Site(tmp_path, None)
+    site.write(filled(7))
+    volume = site.open()
+    with known_indices._lock:
+        child = os.fork()
+        if not child:
+            signal.alarm(10)
+            os._exit(0 if np.all(volume[...] == 7) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

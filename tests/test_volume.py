@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import pickle
 from pathlib import Path
 
@@ -153,6 +154,46 @@ def test_part_of_a_chunk_is_refused_before_anything_is_touched(
     with pytest.raises(ValueError, match=r"whole chunks around it are \[-7:57, 10:26, 100:133\]"):
         volume[-7:26, 10:26, 100:133] = 5
     np.testing.assert_array_equal(tensorstore_read(folder), data)
+
+
+def test_without_conditions_parts_of_chunks_are_refused_before_anything_is_touched(
+    folder: Path, data: np.ndarray
+) -> None:
+    # A chain that can store, but not depending on what is stored.
+    url, options = f"dir::file://{folder}", {"dir": {"path": str(folder)}}
+    volume = ps.open_volume(url, mode="r+", unaligned="read-modify-write", storage_options=options)
+    with pytest.raises(ps.UnsupportedError, match="unguarded-read-modify-write"):
+        volume[-7:26, 10:26, 100:133] = 5
+    np.testing.assert_array_equal(tensorstore_read(folder), data)
+    volume[-7:25, 10:26, 100:120] = 5
+    single = ps.open_volume(
+        url, mode="r+", unaligned="unguarded-read-modify-write", storage_options=options
+    )
+    single[-7:26, 10:26, 100:133] = 6
+    data[0:33, 0:16, 0:33] = 6
+    np.testing.assert_array_equal(tensorstore_read(folder), data)
+
+
+def _write_half(folder: Path, half: slice, rounds: int) -> None:
+    volume = ps.open_volume(folder, mode="r+", unaligned="read-modify-write")
+    for number in range(1, rounds + 1):
+        volume[half, 0:16, 0:16] = number
+        # Whoever wrote over it with what was there before would have set it back.
+        assert (volume[half, 0:16, 0:16] == number).all()
+
+
+def test_two_processes_write_halves_of_a_chunk_and_lose_nothing(tmp_path: Path) -> None:
+    info = make_info(size=(32, 16, 16), chunk_size=(32, 16, 16), dtype="uint8")
+    ps.create(tmp_path, info)
+    context = multiprocessing.get_context("spawn")
+    halves = (slice(0, 16), slice(16, 32))
+    writers = [context.Process(target=_write_half, args=(tmp_path, half, 100)) for half in halves]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+        assert writer.exitcode == 0
+    assert np.unique(ps.open_volume(tmp_path)[...]).tolist() == [100]
 
 
 def test_read_modify_write_keeps_the_rest_of_the_chunks(folder: Path, data: np.ndarray) -> None:

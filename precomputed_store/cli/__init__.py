@@ -22,8 +22,11 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS: Mapping[str, str] = {
     "convert": "Make a layer of a TIFF stack, NIfTI, HDF5, npy, zarr or OME-Zarr volume.",
+    "copy": "Copy a layer, some of its scales, or a region of it.",
     "demo": "Write a small real volume, open it, compute on it, and show a picture.",
+    "downsample": "Add coarser scales to a layer.",
     "info": "Show the metadata of a layer.",
+    "rm": "Remove a layer, a scale, or the chunks of a region.",
     "validate": "Check a layer against the specification, and its chunks on request.",
 }
 """Name of each command (and of its module) → what it does, for ``--help``."""

@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import click
 
 import precomputed_store as ps
-from precomputed_store.cli.options import JsonOrText, Numbers, key_value_option, storage_option
+from precomputed_store.cli.options import Numbers, key_value_option, storage_option
+from precomputed_store.cli.pyramid import (
+    method_option,
+    pyramid_option,
+    read_sharding,
+    sharding_option,
+)
 from precomputed_store.cli.scheduler import scheduler, scheduler_options
 from precomputed_store.cli.text import by, console, count, size
 from precomputed_store.errors import PrecomputedWarning
-from precomputed_store.metadata import DATA_TYPES, ShardingSpec
+from precomputed_store.metadata import DATA_TYPES
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -75,25 +81,9 @@ __all__ = ["command"]
     type=Numbers("X,Y,Z", whole=True, alone=True),
     help="Voxels of a chunk; one number for all three. Default: 64.",
 )
-@click.option(
-    "--pyramid",
-    type=JsonOrText(),
-    metavar="WHICH",
-    help="Coarser scales: auto (the finest axes are halved until a scale fits into a chunk), a "
-    "number of such steps, a factor such as 2x2x1, or JSON such as [[2,2,1],[2,2,2]].",
-)
-@click.option(
-    "--method",
-    type=click.Choice(["auto", "mean", "mode", "min", "max", "stride"]),
-    default="auto",
-    help="How coarser voxels are made. Default: mean for images, mode for segmentations.",
-)
-@click.option(
-    "--sharding",
-    type=JsonOrText(),
-    metavar="HOW",
-    help="Many chunks in one object: auto, or the parameters of a shard as JSON.",
-)
+@pyramid_option(default=None)
+@method_option
+@sharding_option(default=None)
 @click.option("--overwrite", is_flag=True, help="Replace a layer at DESTINATION, all of it.")
 @click.option("--resume", is_flag=True, help="Go on with a conversion that was interrupted.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
@@ -146,7 +136,7 @@ def _plan(array: xr.DataArray, destination: str, options: dict[str, Any]) -> Wri
         encoding=options["encoding"],
         encoding_options=options["encoding_options"] or None,
         chunk_size=_chunk_size(options["chunk_size"], array),
-        sharding=_sharding(options["sharding"]),
+        sharding=read_sharding(options["sharding"]),
         pyramid=options["pyramid"],
         mode="w" if options["overwrite"] else "w-",
         storage_options=options["storage_options"] or None,
@@ -161,7 +151,7 @@ def _write(array: xr.DataArray, destination: str, options: dict[str, Any]) -> Vo
         encoding=options["encoding"],
         encoding_options=options["encoding_options"] or None,
         chunk_size=_chunk_size(options["chunk_size"], array),
-        sharding=_sharding(options["sharding"]),
+        sharding=read_sharding(options["sharding"]),
         pyramid=options["pyramid"],
         method=options["method"],
         mode="w" if options["overwrite"] else "w-",
@@ -177,13 +167,6 @@ def _chunk_size(given: tuple[int, ...] | None, array: xr.DataArray) -> Any:
     if given is None or len(given) == 3:
         return given
     return tuple(min(given[0], array.sizes[name]) for name in "xyz")
-
-
-def _sharding(given: Any) -> Any:
-    """``auto``, or the members of `sharding` in `info` as JSON."""
-    if not isinstance(given, dict):
-        return given
-    return ShardingSpec.from_json(given, source="--sharding")
 
 
 def _check_type(array: xr.DataArray, options: dict[str, Any]) -> None:

@@ -12,15 +12,18 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from precomputed_store.codecs.base import ChunkArray
+from precomputed_store.codecs.base import ChunkArray, Ranges
 from precomputed_store.errors import FormatError
 
 __all__ = [
     "MAX_CHANNEL_WORDS",
+    "BlockBox",
     "Channel",
     "Geometry",
     "block_geometry",
+    "blocks_of",
     "channel_too_large",
+    "cut_channel",
     "decode_block",
     "encode_channel",
     "read_channel",
@@ -68,6 +71,59 @@ def block_geometry(shape: ZYX, block: ZYX) -> Geometry:
     )
 
 
+class BlockBox(NamedTuple):
+    """A box of whole blocks of a channel."""
+
+    ranges: tuple[slice, slice, slice]
+    """Blocks along z, y, x."""
+    start: ZYX
+    """Its first voxel."""
+    shape: ZYX
+    """Its voxels, cropped to the channel."""
+    num_blocks: int
+
+
+def blocks_of(geometry: Geometry, box: Ranges) -> BlockBox:
+    """The blocks that hold a box of voxels."""
+    firsts = [first // size for (first, _), size in zip(box, geometry.block, strict=True)]
+    lasts = [-(-stop // size) for (_, stop), size in zip(box, geometry.block, strict=True)]
+    z, y, x = (slice(a, b) for a, b in zip(firsts, lasts, strict=True))
+    sz, sy, sx = (a * size for a, size in zip(firsts, geometry.block, strict=True))
+    nz, ny, nx = (
+        min(b * size, extent) - a * size
+        for a, b, size, extent in zip(firsts, lasts, geometry.block, geometry.shape, strict=True)
+    )
+    count = math.prod(b - a for a, b in zip(firsts, lasts, strict=True))
+    return BlockBox((z, y, x), (sz, sy, sx), (nz, ny, nx), count)
+
+
+def cut_channel(
+    words: npt.NDArray[np.uint32], geometry: Geometry, box: BlockBox
+) -> npt.NDArray[np.uint32] | None:
+    """A channel of some of the blocks of another, with all of its tables and values.
+
+    None where a block refers to the headers, which then cannot be left out. What the
+    blocks refer to is not checked: that is `read_channel`'s part.
+
+    Raises
+    ------
+    FormatError
+        Headers are missing.
+    """
+    count = 2 * geometry.num_blocks
+    if words.size < count:
+        raise _headers_error(words, geometry)
+    headers = words[:count].reshape(*geometry.grid, 2)[box.ranges].reshape(-1, 2).copy()
+    left_out = count - 2 * box.num_blocks
+    # Blocks of one label have no values: where those would begin says nothing.
+    values = np.where(headers[:, 0] >> 24, headers[:, 1], count)
+    if np.any(headers[:, 0] & 0xFFFFFF < count) or np.any(values < count):
+        return None
+    headers[:, 0] -= left_out
+    headers[:, 1] = values - left_out
+    return np.concatenate([headers.ravel(), words[count:]])
+
+
 class Channel(NamedTuple):
     """A channel's words and the headers of its blocks, x fastest."""
 
@@ -91,10 +147,7 @@ def read_channel(
     """
     count = 2 * geometry.num_blocks
     if words.size < count:
-        raise FormatError(
-            f"compressed_segmentation channel has {words.size} words; "
-            f"expected at least {count}, for the headers of {geometry.num_blocks} blocks"
-        )
+        raise _headers_error(words, geometry)
     first = words[:count:2]
     bits = first >> 24
     channel = Channel(words, bits, first & 0xFFFFFF, words[1:count:2], entry_words)
@@ -107,6 +160,13 @@ def read_channel(
     for start in range(0, doubtful.size, step):
         _check_entries(channel, geometry, doubtful[start : start + step])
     return channel
+
+
+def _headers_error(words: npt.NDArray[np.uint32], geometry: Geometry) -> FormatError:
+    return FormatError(
+        f"compressed_segmentation channel has {words.size} words; expected at least "
+        f"{2 * geometry.num_blocks}, for the headers of {geometry.num_blocks} blocks"
+    )
 
 
 @functools.lru_cache

@@ -11,14 +11,14 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from precomputed_store.errors import UnsupportedError
 
-__all__ = ["CZYX", "Buffer", "ChunkArray", "Codec", "Place", "require"]
+__all__ = ["CZYX", "Buffer", "ChunkArray", "Codec", "Cut", "Place", "Ranges", "require"]
 
 CZYX: TypeAlias = tuple[int, int, int, int]
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -31,6 +31,27 @@ Place: TypeAlias = Literal["inline", "thread", "worker"]
 sent to a thread. ``worker``: native code that malformed bytes can crash, to be run in
 an isolated process.
 """
+
+
+Ranges: TypeAlias = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""Half-open ranges of voxels along z, y and x."""
+
+
+class Cut(NamedTuple):
+    """A part of an encoded chunk, as an encoded chunk of its own.
+
+    Attributes
+    ----------
+    data : bytes-like
+    shape : (int, int, int, int)
+        ``(channel, z, y, x)``.
+    start : (int, int, int)
+        Its first voxel in the whole chunk, along z, y and x.
+    """
+
+    data: Buffer
+    shape: CZYX
+    start: tuple[int, int, int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +72,8 @@ class Codec(ABC):
     content_type: ClassVar[str] = "application/octet-stream"
     compressible: ClassVar[bool] = False
     """Whether ``compress="auto"`` compresses chunks once more (gzip) on object stores."""
+    can_cut: ClassVar[bool] = False
+    """Whether `cut` ever gives anything."""
     in_neuroglancer: ClassVar[bool] = True
     """Whether the Neuroglancer client decodes it."""
 
@@ -116,6 +139,27 @@ class Codec(ABC):
         UnsupportedError
             The library that decodes it is not installed.
         """
+
+    def cut(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any], box: Ranges) -> Cut | None:
+        """A smaller chunk that holds a box of an encoded one, or None if that does not pay.
+
+        Parameters
+        ----------
+        data : bytes-like
+            The encoded chunk, content encoding undone.
+        shape : (int, int, int, int)
+            Its ``(channel, z, y, x)`` shape.
+        dtype : numpy.dtype
+            Its data type.
+        box : three (int, int)
+            First voxel wanted and the one after the last, along z, y and x.
+
+        Raises
+        ------
+        FormatError
+            The bytes are not an encoded chunk of this shape and data type.
+        """
+        return None
 
     @abstractmethod
     def encode(self, array: ChunkArray) -> bytes:

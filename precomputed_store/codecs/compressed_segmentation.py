@@ -18,7 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from precomputed_store.codecs import _segmentation_blocks as blocks
-from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray, Codec, require
+from precomputed_store.codecs.base import (
+    CZYX,
+    Buffer,
+    ChunkArray,
+    Codec,
+    Cut,
+    Ranges,
+    require,
+)
 from precomputed_store.codecs.checks import (
     check_holds,
     conform,
@@ -36,6 +44,8 @@ _MAX_BLOCK_VOXELS = 1 << 24
 """As many as a table offset can address; bounds what a hostile block size can cost."""
 
 _MAX_LIBRARY_LABELS = 1 << 16
+_MOST_CUT = 0.75
+"""Share of a chunk's blocks from which on cutting out costs more than decoding all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +56,7 @@ class CompressedSegmentation(Codec):
     data_types: ClassVar[tuple[str, ...]] = ("uint32", "uint64")
     content_type: ClassVar[str] = "image/x.compressed_segmentation"
     compressible: ClassVar[bool] = True
+    can_cut: ClassVar[bool] = True
 
     compressed_segmentation_block_size: XYZ
 
@@ -72,6 +83,24 @@ class CompressedSegmentation(Codec):
             for block in found:
                 blocks.decode_block(channel, int(block), geometry, out=target)
         return conform(array, shape=shape, dtype=dtype)
+
+    def cut(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any], box: Ranges) -> Cut | None:
+        check_holds(type(self), shape, dtype)
+        geometry = self._geometry(shape)
+        found = blocks.blocks_of(geometry, box)
+        if found.num_blocks > _MOST_CUT * geometry.num_blocks:
+            return None
+        words = _words(data)
+        channels = []
+        for start in _channel_starts(words, shape[0]):
+            channel = blocks.cut_channel(words[start:], geometry, found)
+            if channel is None:
+                return None
+            channels.append(channel)
+        starts = itertools.accumulate(map(len, channels[:-1]), initial=len(channels))
+        header = np.fromiter(starts, "<u4", len(channels))
+        encoded = np.concatenate([header, *channels]).tobytes()
+        return Cut(encoded, (shape[0], *found.shape), found.start)
 
     def _decode_in_library(
         self, encoded: bytes, *, shape: CZYX, dtype: np.dtype[Any]

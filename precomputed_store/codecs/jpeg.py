@@ -17,7 +17,7 @@ from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray, Codec, requi
 from precomputed_store.codecs.checks import library_errors
 from precomputed_store.errors import FormatError
 
-__all__ = ["Jpeg"]
+__all__ = ["Jpeg", "check_jpeg"]
 
 _DEFAULT_QUALITY = 85
 """CloudVolume's; TensorStore's is 75."""
@@ -54,7 +54,7 @@ class Jpeg(Codec):
         return False
 
     def decode(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> ChunkArray:
-        _image.check_header(Jpeg, _read_header(data), shape=shape, dtype=dtype)
+        check_jpeg(data, shape=shape, dtype=dtype)
         simplejpeg = require("simplejpeg", extra=None, purpose="decoding jpeg")
         colorspace = "GRAY" if shape[0] == 1 else "RGB"
         with library_errors("jpeg"):
@@ -78,6 +78,11 @@ class Jpeg(Codec):
 
     def recognises(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> bool:
         return bytes(data[:3]) == b"\xff\xd8\xff"
+
+
+def check_jpeg(data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> None:
+    """Raise FormatError unless this begins like a jpeg chunk of this shape and data type."""
+    _image.check_header(Jpeg, _read_header(data), shape=shape, dtype=dtype)
 
 
 def _read_header(data: Buffer) -> _image.ImageHeader:

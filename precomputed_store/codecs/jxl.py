@@ -18,7 +18,7 @@ from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray, Codec, requi
 from precomputed_store.codecs.checks import library_errors
 from precomputed_store.errors import FormatError
 
-__all__ = ["Jxl"]
+__all__ = ["Jxl", "check_jxl"]
 
 _DEFAULT_QUALITY = 85
 _DEFAULT_EFFORT = 5
@@ -63,7 +63,7 @@ class Jxl(Codec):
         return None
 
     def decode(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> ChunkArray:
-        _image.check_header(Jxl, _read_header(data, channels=shape[0]), shape=shape, dtype=dtype)
+        check_jxl(data, shape=shape, dtype=dtype)
         imagecodecs = require("imagecodecs", extra="images", purpose="decoding jxl")
         with library_errors("jxl"):
             # The first frame only, and no threads besides the engine's own.
@@ -92,6 +92,11 @@ class Jxl(Codec):
 
     def recognises(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> bool:
         return bytes(data[:12]).startswith((_CODESTREAM, _CONTAINER))
+
+
+def check_jxl(data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> None:
+    """Raise FormatError unless this begins like a jxl chunk of this shape and data type."""
+    _image.check_header(Jxl, _read_header(data, channels=shape[0]), shape=shape, dtype=dtype)
 
 
 def _default(value: int | None, default: int) -> int:

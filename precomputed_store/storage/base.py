@@ -57,6 +57,10 @@ class Blob(NamedTuple):
         """Whether the same is stored; when it was stored does not matter."""
         return isinstance(other, Blob) and self[:3] == other[:3]
 
+    def __ne__(self, other: object) -> bool:
+        # That of tuples would compare the versions too.
+        return not self == other
+
     def __hash__(self) -> int:
         return hash(self[:3])
 
@@ -146,6 +150,7 @@ class ThreadedBackend(ABC):
 
     threaded: ClassVar[bool] = True
     has_headers: ClassVar[bool] = False
+    can_guard: ClassVar[bool] = True
     can_delete_if: ClassVar[bool] = True
     concurrency: int
 
@@ -173,6 +178,7 @@ class AsyncBackend(ABC):
 
     threaded: ClassVar[bool] = False
     has_headers: ClassVar[bool] = False
+    can_guard: ClassVar[bool] = True
     can_delete_if: ClassVar[bool] = True
     concurrency: int = 64
 

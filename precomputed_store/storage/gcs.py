@@ -27,7 +27,7 @@ from precomputed_store.storage.exchange import (
     timeouts,
 )
 from precomputed_store.storage.retry import retry_async
-from precomputed_store.storage.update import Update, no_conditions, tries, write_id
+from precomputed_store.storage.update import Update, changed, no_conditions, tries, write_id
 from precomputed_store.url import split_url
 
 __all__ = ["GcsBackend", "with_default_token"]
@@ -101,10 +101,10 @@ class GcsBackend(AsyncBackend):
         url = f"{self._place.url}/{request.key}"
         for wait_s in tries(url):
             await asyncio.sleep(wait_s)
-            blob = await self.get(Get(key=request.key))
+            blob = await self.get(request.get())
             if blob is not None and blob.version is None:
                 raise no_conditions(url)
-            new = await asyncio.to_thread(request.change, blob)
+            new = await changed(request, blob)
             generation = "0" if blob is None else str(blob.version)
             if await self._store_if(request, new, generation):
                 return

@@ -119,6 +119,8 @@ def _web_errors() -> tuple[type[Exception], ...]:
 
 
 class AsyncGenericBackend(_Generic, AsyncBackend):
+    can_guard = False
+
     async def get(self, request: Get) -> Blob | None:
         start, stop = request.byte_range or (None, None)
 
@@ -142,7 +144,7 @@ class AsyncGenericBackend(_Generic, AsyncBackend):
         await self._tried(lambda: self._fs._rm_file(self._path(key)), key)
 
     async def update(self, request: Update) -> None:
-        await unguarded_async(self, request, Get(key=request.key), self._url(request.key))
+        await unguarded_async(self, request, request.get(), self._url(request.key))
 
     async def exists(self, key: str) -> bool:
         return bool(await self._tried(lambda: self._fs._exists(self._path(key)), key))
@@ -175,6 +177,7 @@ def _new_locks() -> list[threading.Lock]:
 
 
 class ThreadedGenericBackend(_Generic, ThreadedBackend):
+    can_guard = False
     # Most of these wait for a network, so there may be more threads than processors.
     concurrency = 16
 
@@ -228,7 +231,7 @@ class ThreadedGenericBackend(_Generic, ThreadedBackend):
         self._tried(lambda: self._fs.rm_file(self._path(key)), key)
 
     def update(self, request: Update) -> None:
-        unguarded(self, request, Get(key=request.key), self._url(request.key))
+        unguarded(self, request, request.get(), self._url(request.key))
 
     def exists(self, key: str) -> bool:
         return bool(self._tried(lambda: self._fs.exists(self._path(key)), key))

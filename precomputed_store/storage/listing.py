@@ -14,6 +14,7 @@ from typing import NamedTuple
 from precomputed_store.errors import StorageError
 from precomputed_store.storage import Storage
 from precomputed_store.storage.local import is_temporary, logical_name
+from precomputed_store.storage.locks import LOCK_FILE
 from precomputed_store.url import local_path
 
 __all__ = ["StoredObject", "list_objects"]
@@ -67,6 +68,8 @@ def _local_objects(folder: str) -> Iterator[StoredObject]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
+                if entry.name == LOCK_FILE:
+                    continue
                 key = logical_name(folder, entry.name)
                 # A writer may have removed it meanwhile.
                 with contextlib.suppress(FileNotFoundError):

@@ -13,15 +13,15 @@ import stat
 import time
 from collections.abc import Iterator
 from functools import cached_property
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from precomputed_store.codecs.base import Buffer
 from precomputed_store.codecs.content import SUFFIXES
 from precomputed_store.concurrency import num_cores
 from precomputed_store.errors import StorageError
 from precomputed_store.storage.base import Blob, Get, Place, Put, ThreadedBackend
-from precomputed_store.storage.locks import locked
-from precomputed_store.storage.update import Update, tries
+from precomputed_store.storage.locks import LOCK_FILE, locked
+from precomputed_store.storage.update import Update, no_conditions, tries
 from precomputed_store.url import local_path
 
 __all__ = ["LocalBackend", "is_temporary", "logical_name", "sweep_temporaries"]
@@ -39,11 +39,20 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _TEMPORARY = (".precomputed-", ".tmp")
 _MOST_TRUSTED = 100_000
 _LOOKS = 8
+_REPLACES_OPEN_FILES = os.name != "nt"
 _LATELY_S = 0.1
 
 
 _Found: TypeAlias = tuple[int, str, str | None]
 """A file descriptor, the path and the compression of an object."""
+
+
+class _Old(NamedTuple):
+    """An object as it was read, and what tells whether it still is that."""
+
+    blob: Blob
+    name: str
+    identity: tuple[int, ...]
 
 
 class LocalBackend(ThreadedBackend):
@@ -95,56 +104,77 @@ class LocalBackend(ThreadedBackend):
     def update(self, request: Update) -> None:
         path = self._path(request.key)
         for wait_s in tries(path):
-            time.sleep(wait_s)
-            # Open until the end: no other file can get its number meanwhile.
-            found = self._find(path)
+            if wait_s:
+                # Sleeping for no time at all would take time.
+                time.sleep(wait_s)
+            # One look is enough: a wrong one is found out under the lock.
+            found = self._find(path, looks=1)
             try:
-                if self._change(request, path, found):
+                old = None if found is None else self._read_all(found, request.get())
+                if found is not None and not _REPLACES_OPEN_FILES:
+                    os.close(found[0])
+                    found = None
+                if self._change(request, path, old):
                     return
             finally:
+                # Open until here: no other file can get its number meanwhile.
                 if found is not None:
                     os.close(found[0])
 
-    def _change(self, request: Update, path: str, found: _Found | None) -> bool:
+    def _read_all(self, found: _Found, request: Get) -> _Old:
+        fd, name, encoding = found
+        try:
+            identity = _identity(fd)
+            return _Old(_blob(fd, name, encoding, request), name, identity)
+        except StorageError:
+            raise
+        except OSError as error:
+            raise _failed(name, error) from error
+
+    def _change(self, request: Update, path: str, old: _Old | None) -> bool:
         """Store what is to be instead of what was found, if it is still that."""
-        blob = None
-        if found is not None:
-            fd, name, encoding = found
-            try:
-                blob = _blob(fd, name, encoding, Get(key=request.key))
-            except OSError as error:
-                raise _failed(name, error) from error
-        new = request.change(blob)
-        if new is None and found is None:
+        new = request.change(None if old is None else old.blob)
+        if new is None and old is None:
             return True
         folder = os.path.dirname(path)
         if new is None:
-            with locked(folder):
-                same = self._is_still(path, found)
-                if same:
+            # Without the folder, it is not what it was either.
+            with contextlib.suppress(*_MISSING), _errors(path), locked(folder) as alone:
+                self._check_guard(request, path, alone=alone)
+                if self._is_still(path, old):
                     self._remove(path, keep=None)
-                return same
-        put = request.put(new)
-        with self._complete(path, new) as temporary, locked(folder):
-            same = self._is_still(path, found)
+                    return True
+            return False
+        target = _target(path, request.put(new))
+        with self._complete(path, new) as temporary, locked(folder) as alone:
+            self._check_guard(request, path, alone=alone)
+            same = self._is_still(path, old)
             if same:
-                os.replace(temporary, _target(path, put))
-                self._remove(path, keep=_target(path, put))
+                os.replace(temporary, target)
+                self._remove(path, keep=target)
             return same
 
-    def _is_still(self, path: str, found: _Found | None) -> bool:
-        """Whether the file under a name is the one that was opened. Files are never changed."""
-        now = self._find(path)
-        if now is None or found is None:
-            same = now is None and found is None
+    @staticmethod
+    def _check_guard(request: Update, path: str, *, alone: bool) -> None:
+        if request.guarded and not alone:
+            raise no_conditions(path)
+
+    def _is_still(self, path: str, old: _Old | None) -> bool:
+        """Whether the file under a name is the one that was read, and as it was then."""
+        now = self._find(path, looks=1)
+        if now is None or old is None:
+            same = now is None and old is None
         else:
-            same = now[1] == found[1] and os.path.sameopenfile(now[0], found[0])
+            same = now[1] == old.name and _identity(now[0]) == old.identity
         if now is not None:
             os.close(now[0])
         return same
 
     def delete(self, key: str) -> None:
-        self._remove(self._path(key), keep=None)
+        path = self._path(key)
+        # Not between another's look at what is stored and its write: that would undo this.
+        with contextlib.suppress(*_MISSING), _errors(path), locked(os.path.dirname(path)):
+            self._remove(path, keep=None)
 
     def exists(self, key: str) -> bool:
         found = self._find(self._path(key))
@@ -197,13 +227,13 @@ class LocalBackend(ThreadedBackend):
             "this layer may refer to; open it with a wider root if you trust it"
         )
 
-    def _find(self, path: str) -> _Found | None:
+    def _find(self, path: str, *, looks: int = _LOOKS) -> _Found | None:
         """A file descriptor, the path and the compression of an object, or None."""
         fd = self._open(path)
         if fd is not None:
             return fd, path, None
         # A writer may exchange the plain file for a compressed one, and back, between looks.
-        for _ in range(_LOOKS):
+        for _ in range(looks):
             for encoding, suffix in SUFFIXES.items():
                 if os.access(path + suffix, os.F_OK):
                     fd = self._open(path + suffix)
@@ -296,7 +326,10 @@ def _read(fd: int, path: str, request: Get, found: os.stat_result) -> bytes:
         if not hasattr(os, "pread"):
             os.lseek(fd, start, os.SEEK_SET)
     request.check_size(size, path)
-    data = _read_some(fd, size, start)
+    try:
+        data = _read_some(fd, size, start)
+    except MemoryError as error:
+        raise StorageError(f"{path}: {size} bytes do not fit into memory") from error
     while len(data) < size:
         # Linux hands out at most 2 GiB at a time.
         more = _read_some(fd, size - len(data), start + len(data))
@@ -344,6 +377,23 @@ def _changed_lately(folder: str) -> bool:
         return False
 
 
+def _identity(fd: int) -> tuple[int, ...]:
+    """A new version is a new file; what other programs change in place shows in size and time."""
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@contextlib.contextmanager
+def _errors(path: str) -> Iterator[None]:
+    """Errors of the operating system become ours; what is missing stays missing."""
+    try:
+        yield
+    except (StorageError, *_MISSING):
+        raise
+    except OSError as error:
+        raise _failed(path, error) from error
+
+
 def _failed(path: str, error: OSError) -> StorageError:
     reason = error.strerror or str(error)
     return StorageError(f"{path}: {reason}")
@@ -367,6 +417,9 @@ def sweep_temporaries(folder: str, *, older_than_s: float = 3600.0) -> int:
     oldest = time.time() - older_than_s
     for parent, _, names in os.walk(folder):
         for name in filter(is_temporary, names):
+            if name == LOCK_FILE:
+                # Whoever holds it would not hold the one that is made in its place.
+                continue
             path = os.path.join(parent, name)
             with contextlib.suppress(FileNotFoundError):
                 if os.stat(path).st_mtime <= oldest:

@@ -38,7 +38,10 @@ class MemoryBackend(ThreadedBackend):
         raise StorageError(f"{self._url}/{request.key}: it is being replaced all the time")
 
     def _read(self, path: str, encoding: str | None, request: Get) -> Blob:
-        data: bytes = self._fs.cat_file(path, *(request.byte_range or ()))
+        with self._lock:
+            # Of one object, which others would exchange in between.
+            version = self._version(path)
+            data: bytes = self._fs.cat_file(path, *(request.byte_range or ()))
         url = f"{self._url}/{request.key}"
         if request.byte_range is not None:
             if encoding is not None:
@@ -46,7 +49,7 @@ class MemoryBackend(ThreadedBackend):
             if len(data) != request.byte_range[1] - request.byte_range[0]:
                 raise request.past_end(None, url)
         request.check_size(len(data), url)
-        return Blob(data, encoding, version=self._version(path))
+        return Blob(data, encoding, version=version)
 
     def _version(self, path: str) -> Hashable:
         stored = self._fs.store.get(path)
@@ -68,10 +71,11 @@ class MemoryBackend(ThreadedBackend):
 
     def update(self, request: Update) -> None:
         for wait_s in tries(f"{self._url}/{request.key}"):
-            time.sleep(wait_s)
+            if wait_s:
+                time.sleep(wait_s)
             # Held here, so that no other object can take its place in memory.
             before = self._stored(request.key)
-            new = request.change(self.get(Get(key=request.key)))
+            new = request.change(self.get(request.get()))
             with self._lock:
                 if self._stored(request.key) is not before:
                     continue

@@ -32,8 +32,10 @@ from precomputed_store.storage.retry import (
     retry_after,
     retry_async,
 )
+from precomputed_store.storage.s3_conditions import S3Conditions, condition
 from precomputed_store.storage.update import (
     Update,
+    changed,
     no_conditions,
     tries,
     unguarded_async,
@@ -144,7 +146,7 @@ class S3Backend(AsyncBackend):
         return await retry_async(attempt, policy=self._place.retry, url=url)
 
     async def put(self, request: Put) -> None:
-        await self._call("put_object", self._described(request), request.key, missing=frozenset())
+        await self._call("put_object", self._described(request), request.key)
 
     def _described(self, request: Put) -> dict[str, Any]:
         arguments = {
@@ -158,23 +160,26 @@ class S3Backend(AsyncBackend):
 
     async def update(self, request: Update) -> None:
         url = f"{self._place.url}/{request.key}"
-        if not await self._knows_conditions():
-            await unguarded_async(self, request, Get(key=request.key), url)
+        conditions = self._conditions
+        if not await conditions.are_heeded(self._call, self._prefix):
+            await unguarded_async(self, request, request.get(), url)
             return
         failed: str | None = None
         for wait_s in tries(url):
             await asyncio.sleep(wait_s)
-            blob = await self.get(Get(key=request.key))
+            blob = await self.get(request.get())
             tag = None if blob is None else str(blob.version or "")
             if tag == "":
                 raise no_conditions(url)
-            new = await asyncio.to_thread(request.change, blob)
+            new = await changed(request, blob)
             if new is None and blob is None:
                 return
             if new is None:
                 raise UnsupportedError(f"{url}: S3 does not remove an object under a condition")
-            # An object that did not change and yet was refused: some want bare tags.
-            bare = failed is not None and failed == tag
+            bare = conditions.bare
+            if failed is not None and failed == tag:
+                # It did not change, and yet the write was refused: some want bare tags.
+                bare = conditions.bare = not bare
             if await self._put_if(request.put(new), tag, bare=bare):
                 return
             failed = tag
@@ -182,11 +187,11 @@ class S3Backend(AsyncBackend):
     async def _put_if(self, request: Put, tag: str | None, *, bare: bool) -> bool:
         """Store an object if nobody else did; whether that is done."""
         mark = write_id()
-        arguments = {**self._described(request), "Metadata": {_MARK: mark}}
-        if tag is None:
-            arguments["IfNoneMatch"] = "*"
-        else:
-            arguments["IfMatch"] = tag.strip('"') if bare else tag
+        arguments = {
+            **self._described(request),
+            **condition(tag, bare=bare),
+            "Metadata": {_MARK: mark},
+        }
         # 409: another conditional write was under way. 404: it was removed meanwhile.
         refused = frozenset({412, 409, *((404,) if tag is not None else ())})
         answer = await self._call("put_object", arguments, request.key, missing=refused)
@@ -198,20 +203,9 @@ class S3Backend(AsyncBackend):
         # Stored by a try whose answer was lost?
         return found is not None and found.get("Metadata", {}).get(_MARK) == mark
 
-    async def _knows_conditions(self) -> bool:
-        """Whether the server heeds conditions: it is tried once, on an object made for it."""
-        known = shared(("S3 with conditions", self._fs, self._bucket), dict[str, bool])
-        if "known" not in known:
-            key = f"{self._prefix}.precomputed-{write_id()}.tmp"
-            probe = {"Key": key, "Body": b"", "IfNoneMatch": "*"}
-            refused = frozenset({412, 409})
-            try:
-                await self._call("put_object", probe, key, missing=refused)
-                second = await self._call("put_object", probe, key, missing=refused)
-            finally:
-                await self._call("delete_object", {"Key": key}, key, missing=frozenset({404}))
-            known["known"] = second is None
-        return known["known"]
+    @property
+    def _conditions(self) -> S3Conditions:
+        return shared(("S3 conditions", self._fs, self._bucket), S3Conditions)
 
     async def delete(self, key: str) -> None:
         arguments = {"Key": self._prefix + key}
@@ -237,7 +231,12 @@ class S3Backend(AsyncBackend):
         return Page(names, answer.get("NextContinuationToken"))
 
     async def _call(
-        self, method: str, arguments: Mapping[str, Any], key: str, *, missing: frozenset[int]
+        self,
+        method: str,
+        arguments: Mapping[str, Any],
+        key: str,
+        *,
+        missing: frozenset[int] = frozenset(),
     ) -> dict[str, Any] | None:
         """The answer to a request, or None if its status is in `missing`."""
         url = f"{self._place.url}/{key}"

@@ -7,6 +7,7 @@ absent; everything else that goes wrong is an exception.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from asyncio import to_thread
@@ -32,7 +33,7 @@ from precomputed_store.storage.base import (
 from precomputed_store.storage.bridge import generation, run_async, run_sync
 from precomputed_store.storage.retry import DEFAULT_RETRY, RetryPolicy
 from precomputed_store.storage.update import Update
-from precomputed_store.url import default_root, join, local_path, parse_url
+from precomputed_store.url import contains, default_root, join, local_path, parse_url
 
 __all__ = [
     "Blob",
@@ -240,6 +241,11 @@ class Storage:
         await storage._call_async("update", replace(update, key=key))
 
     @property
+    def can_guard(self) -> bool:
+        """Whether `apply` can be guarded, as far as that is known without asking a server."""
+        return self._backend.can_guard
+
+    @property
     def can_delete_if(self) -> bool:
         """Whether `apply` can remove an object."""
         return self._backend.can_delete_if
@@ -306,6 +312,13 @@ class Storage:
         folder = local_path(self.child(prefix).url)
         return 0 if folder is None else sweep_temporaries(folder, older_than_s=older_than_s)
 
+    def remove_empty_folder(self, prefix: str) -> None:
+        """Remove a folder that holds nothing. Only local disks have folders to remove."""
+        folder = local_path(self.child(prefix).url)
+        if folder is not None:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+
     @property
     def _backend(self) -> ThreadedBackend | AsyncBackend:
         # Kept beside the fields: it takes part in neither equality nor pickling.
@@ -351,6 +364,8 @@ def open_storage(
     *,
     storage_options: Mapping[str, Any] | None = None,
     missing_statuses: Iterable[int] = (404,),
+    root: str | os.PathLike[str] | None = None,
+    cross_origin: bool = False,
 ) -> Storage:
     """The storage at what a user typed.
 
@@ -358,18 +373,26 @@ def open_storage(
     ----------
     address : str or os.PathLike
         See `precomputed_store.url.parse_url`.
-    storage_options, missing_statuses
+    storage_options, missing_statuses, cross_origin
         See `Storage`.
+    root : str or os.PathLike, optional
+        See `Storage`; an address like the first.
 
     Raises
     ------
     ValueError
-        The address is empty, or its protocol is unknown.
+        The address is empty, its protocol is unknown, or it is not within `root`.
     """
+    url = parse_url(address)
+    bounds = None if root is None else parse_url(root)
+    if bounds is not None and not contains(bounds, url):
+        raise ValueError(f"{url} is not within the root {bounds}")
     return Storage(
-        url=parse_url(address),
+        url=url,
         storage_options=FrozenOptions(storage_options),
         missing_statuses=missing_statuses,
+        root=bounds,
+        cross_origin=cross_origin,
     )
 
 

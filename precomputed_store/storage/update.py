@@ -16,15 +16,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from precomputed_store.codecs.base import Buffer
+from precomputed_store.concurrency import change_pool
 from precomputed_store.errors import ConflictError, UnsupportedError
-from precomputed_store.storage.base import Blob, Put
+from precomputed_store.storage.base import Blob, Get, Put
 
 if TYPE_CHECKING:
-    from precomputed_store.storage.base import AsyncBackend, Get, ThreadedBackend
+    from precomputed_store.storage.base import AsyncBackend, ThreadedBackend
 
 __all__ = [
     "Change",
     "Update",
+    "changed",
     "no_conditions",
     "tries",
     "unguarded",
@@ -54,6 +56,8 @@ class Update:
     guarded : bool
         Whether the change must not be made over somebody else's. False is for a single
         writer, on storages that know no conditions.
+    max_bytes : int, optional
+        A stored object that is longer is refused.
     """
 
     key: str
@@ -62,6 +66,10 @@ class Update:
     content_encoding: str | None = None
     cache_control: str | None = None
     guarded: bool = True
+    max_bytes: int | None = None
+
+    def get(self) -> Get:
+        return Get(key=self.key, max_bytes=self.max_bytes)
 
     def put(self, data: Buffer) -> Put:
         return Put(
@@ -92,6 +100,12 @@ def tries(url: str) -> Iterator[float]:
     )
 
 
+async def changed(request: Update, stored: Blob | None) -> Buffer | None:
+    """What is to be stored instead of what is, worked out in a thread."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(change_pool(), request.change, stored)
+
+
 def write_id() -> str:
     """A name for one write, by which it is known again when its answer was lost."""
     return os.urandom(12).hex()
@@ -118,7 +132,7 @@ async def unguarded_async(backend: AsyncBackend, request: Update, get: Get, url:
     """As `unguarded`."""
     if request.guarded:
         raise no_conditions(url)
-    new = await asyncio.to_thread(request.change, await backend.get(get))
+    new = await changed(request, await backend.get(get))
     if new is None:
         await backend.delete(request.key)
     else:

@@ -41,6 +41,8 @@ def validate(
     storage_options: Mapping[str, Any] | None = None,
     missing_statuses: Iterable[int] = (404,),
     max_redirects: int = 10,
+    root: str | os.PathLike[str] | None = None,
+    cross_origin: bool = False,
     progress: bool = False,
 ) -> Report:
     """Check a layer: its metadata, and its chunks on request.
@@ -58,7 +60,7 @@ def validate(
         Only so many chunks of each scale, picked at random; implies `decode`.
     scale : int, str or (float, float, float), optional
         Only the chunks of one scale: index, key or resolution in nanometres.
-    storage_options, missing_statuses, max_redirects
+    storage_options, missing_statuses, max_redirects, root, cross_origin
         As in `open_layer`.
     progress : bool
         Show progress bars.
@@ -98,6 +100,8 @@ def validate(
                 storage_options=storage_options,
                 missing_statuses=missing_statuses,
                 max_redirects=max_redirects,
+                root=root,
+                cross_origin=cross_origin,
             )
     except MetadataError as error:
         return Report(url=os.fspath(url), problems=error.problems, warnings=())

@@ -137,9 +137,11 @@ def to_precomputed(
         Which voxels of an existing layer to replace, in absolute coordinates:
         ``{"x": slice(0, 64)}`` (all of y and z), or the place that coordinates say.
         Default: `voxel_offset`, coordinates, or the whole scale if it is as large.
-    unaligned : {"raise", "read-modify-write"}
-        What to do with a region that covers chunks only in part. Two writers must never
-        do the latter to the same chunk at once.
+    unaligned : {"raise", "read-modify-write", "unguarded-read-modify-write"}
+        What to do with a region that covers chunks (shards, where there are shards) only in
+        part: refuse it, or change what is stored. ``"read-modify-write"`` loses nothing of
+        what others write into the same object at the same time; the unguarded kind is for
+        a single writer on storages that cannot promise that, which say so.
     resume : bool
         Go on with a write of a new layer that was interrupted: objects that are stored are
         left as they are. Refused if that was another job: another array shape, encoding,

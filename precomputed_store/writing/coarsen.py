@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,7 +27,7 @@ from precomputed_store.writing.pyramid import (
     plan_levels,
     resolve_method,
 )
-from precomputed_store.writing.record import RECORD_KEY, WriteRecord
+from precomputed_store.writing.record import RECORD_KEY, WriteRecord, recorded_scales
 from precomputed_store.writing.run import Finish, PyramidWrite
 from precomputed_store.writing.target import Sharding, make_codec
 
@@ -81,7 +81,8 @@ def downsample(
     overwrite : bool
         Replace scales of the same keys, and chunks that lie in their folders.
     resume : bool
-        Go on with a job that was interrupted: what is stored already is left as it is.
+        Go on with a job that was interrupted: what is stored already is left as it is. Name
+        `scale` then, as what is the coarsest changes when the job is done.
     compute : bool
         False returns a `dask.delayed.Delayed` that does the work.
     progress : bool, optional
@@ -117,7 +118,8 @@ def downsample(
     ['8_8_8', '16_16_8', '32_32_16']
     """
     layer = open_layer(url, storage_options=storage_options)
-    volume = Volume(layer=layer, scale_index=layer.info.scale_index(scale))
+    resuming = resume and layer.storage.exists(RECORD_KEY)
+    volume = Volume(layer=layer, scale_index=_source_index(layer, scale, resuming=resuming))
     levels = _levels(
         volume,
         pyramid,
@@ -135,14 +137,25 @@ def downsample(
             compress_level=compress_level,
             write_empty_chunks=write_empty_chunks,
         ),
-        resuming=resume and layer.storage.exists(RECORD_KEY),
+        resuming=resuming,
     )
     if not levels or (resume and not write.resuming and _is_done(layer, levels)):
         graph = WriteGraph(stages=[], finish=Finish(volume=volume, is_job=False))
     else:
+        write.check()
         _begin(write, overwrite=overwrite)
         graph = WriteGraph(stages=write.stages(None), finish=write.finish)
     return graph.compute(progress=bool(progress)) if compute else graph.delayed()
+
+
+def _source_index(layer: Layer, scale: ScaleSelector, *, resuming: bool) -> int:
+    """The scale to start from. The job that is resumed may have named its own in `info`."""
+    info = layer.info
+    recorded = recorded_scales(layer.storage) if resuming else ()
+    if all(other.key in recorded for _, other in info.usable_scales):
+        return info.scale_index(scale)
+    before = _without(info, recorded)
+    return info.scales.index(before.scales[before.scale_index(scale)])
 
 
 def _levels(
@@ -186,8 +199,14 @@ def _begin(write: PyramidWrite, *, overwrite: bool) -> None:
     if write.resuming:
         job.is_under_way(storage)
         return
-    if write.volume.scale.key in keys:
-        raise ValueError(f"a new scale would replace {write.volume.scale.key!r}, its own source")
+    source = write.volume.scale.key
+    if source in keys:
+        raise ValueError(f"a new scale would replace {source!r}, its own source")
+    if source in recorded_scales(storage):
+        raise FileExistsError(
+            f"{storage.url}: scale {source!r} is being written, or its writing was interrupted: "
+            "go on with that, to_precomputed(resume=True), before coarser scales are made of it"
+        )
     if not overwrite:
         _refuse_what_is_there(write, keys)
     elif len(kept) < len(info.scales):
@@ -217,7 +236,7 @@ def _refuse_what_is_there(write: PyramidWrite, keys: list[str]) -> None:
         )
 
 
-def _without(info: VolumeInfo, keys: list[str]) -> VolumeInfo:
+def _without(info: VolumeInfo, keys: Collection[str]) -> VolumeInfo:
     return replace(info, scales=tuple(scale for scale in info.scales if scale.key not in keys))
 
 
@@ -263,6 +282,10 @@ def update_scales(
 
     Raises
     ------
+    IndexError
+        The region reaches outside the scale that was changed.
+    ValueError
+        A coarser scale's objects are covered in part, and ``unaligned="raise"``.
     UnsupportedError
         A scale's voxels are not made up of whole voxels of the one before.
     """
@@ -278,6 +301,7 @@ def update_scales(
         ),
         region=volume.bounds if region is None else find_box(volume.scale, region),
     )
+    write.check()
     finish = Finish(volume=volume, is_job=False)
     graph = WriteGraph(stages=write.stages(None), finish=finish)
     return graph.compute(progress=bool(progress))  # type: ignore[no-any-return]

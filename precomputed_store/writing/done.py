@@ -5,10 +5,12 @@ Chunks of nothing but the fill value are not stored, so what holds them is writt
 
 from __future__ import annotations
 
+import numpy as np
+
 from precomputed_store.engine import ChunkedArray
 from precomputed_store.grid import XYZ, Box
 from precomputed_store.shard_writer import ShardWriter
-from precomputed_store.sharding import locate, shard_name
+from precomputed_store.sharding import locate_many, shard_name
 from precomputed_store.writing.tiling import Tiling
 
 __all__ = ["pending_objects", "pending_shards"]
@@ -26,8 +28,8 @@ def _is_stored(array: ChunkedArray, tiling: Tiling, index: XYZ, stored: set[str]
     box, spec = tiling.box(index), array.scale.sharding
     if spec is None:
         return all(array.grid.chunk_name(cell) in stored for cell in array.grid.cells(box))
-    ids = array.grid.chunk_ids(array.grid.cell_array(box)).tolist()
-    return all(shard_name(spec, shard) in stored for shard in {locate(spec, i).shard for i in ids})
+    shards, _ = locate_many(spec, array.grid.chunk_ids(array.grid.cell_array(box)))
+    return all(shard_name(spec, shard) in stored for shard in np.unique(shards).tolist())
 
 
 def pending_shards(writer: ShardWriter, region: Box) -> frozenset[int]:

@@ -12,9 +12,17 @@ from precomputed_store.codecs import content
 from precomputed_store.concurrency import bounded, run_batches
 from precomputed_store.errors import UnsupportedError
 from precomputed_store.storage import Blob, Storage, run_sync
-from precomputed_store.writing.record import RECORD_KEY
+from precomputed_store.writing.record import RECORD_KEY, recorded_scales
+from precomputed_store.writing.staging import is_staged, staging_folder
 
-__all__ = ["Removal", "Replacement", "left_over", "plan_removal", "plan_replacement"]
+__all__ = [
+    "Removal",
+    "Replacement",
+    "left_over",
+    "plan_removal",
+    "plan_replacement",
+    "stored_objects",
+]
 
 _AXIS = r"-?\d+--?\d+"
 _STORED = re.compile(rf"{_AXIS}_{_AXIS}_{_AXIS}|[0-9a-f]+\.shard")
@@ -56,8 +64,9 @@ class Replacement:
 def plan_replacement(storage: Storage, *, keys: Iterable[str]) -> Replacement | None:
     """What to remove for a layer whose scales are in the folders `keys`; touches nothing.
 
-    Chunks and shards in the folders of the old layer's scales and in those of the new one.
-    Meshes, skeletons and whatever else lies there stay.
+    Chunks and shards in the folders of the old layer's scales, of those that an interrupted
+    job was writing, and of the new one's; and what that job had staged. Meshes, skeletons and
+    whatever else lies there stay.
 
     Returns
     -------
@@ -72,11 +81,11 @@ def plan_replacement(storage: Storage, *, keys: Iterable[str]) -> Replacement | 
     ValueError
         The `info` that is there cannot be read.
     """
-    folders = set(keys)
+    folders = {*keys, *recorded_scales(storage)}
     blob = storage.get("info", max_bytes=_LARGEST_INFO)
     if blob is not None:
         folders |= _old_folders(blob, storage)
-    stored = [key for folder in sorted(folders) for key in _stored(storage, folder)]
+    stored = [key for folder in sorted(folders) for key in _left(storage, folder)]
     if blob is None and not stored and not storage.exists(RECORD_KEY):
         return None
     return Replacement(storage=storage, chunks=Removal(storage=storage, keys=tuple(stored)))
@@ -88,7 +97,7 @@ def plan_removal(storage: Storage, *, keys: Iterable[str]) -> Removal:
     Where the storage cannot list, that is nothing.
     """
     try:
-        stored = tuple(key for folder in keys for key in _stored(storage, folder))
+        stored = tuple(key for folder in keys for key in _left(storage, folder))
     except UnsupportedError:
         stored = ()
     return Removal(storage=storage, keys=stored)
@@ -97,7 +106,7 @@ def plan_removal(storage: Storage, *, keys: Iterable[str]) -> Removal:
 def left_over(storage: Storage, keys: Iterable[str]) -> str | None:
     """A chunk or shard in one of these folders, if there is any that can be seen."""
     try:
-        return next((key for folder in keys for key in _stored(storage, folder)), None)
+        return next((key for folder in keys for key in stored_objects(storage, folder)), None)
     except UnsupportedError:
         return None
 
@@ -123,7 +132,14 @@ def _scale_keys(document: Any) -> Iterator[str]:
             yield found
 
 
-def _stored(storage: Storage, folder: str) -> Iterator[str]:
+def _left(storage: Storage, folder: str) -> Iterator[str]:
+    """What is stored of a scale, and what is staged for it."""
+    yield from stored_objects(storage, folder)
+    staging = staging_folder(folder)
+    yield from (f"{staging}/{name}" for name in storage.list_names(staging) if is_staged(name))
+
+
+def stored_objects(storage: Storage, folder: str) -> Iterator[str]:
     if ".." in folder.split("/"):
         raise UnsupportedError(
             f"{storage.url}: scale {folder!r} of the layer to be replaced lies outside of its "

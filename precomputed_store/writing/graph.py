@@ -30,10 +30,13 @@ class WriteGraph:
     finish : callable
         Called after all of them, on a worker; what it returns is what the write gives
         back. It must not mind being called twice.
+    description : str
+        What a progress bar says.
     """
 
     stages: Sequence[Stage]
     finish: Callable[[], Any]
+    description: str = "writing"
 
     @property
     def num_tasks(self) -> int:
@@ -47,7 +50,7 @@ class WriteGraph:
         from dask.delayed import Delayed
         from dask.highlevelgraph import HighLevelGraph
 
-        name = f"to-precomputed-{tokenize(*(stage.name for stage in self.stages))}"
+        name = f"to-precomputed-{tokenize(self.finish, *(stage.name for stage in self.stages))}"
         if len(self.stages) == 1 and self.stages[0].written is not None:
             return self._symbolic(self.stages[0].written, name)
         layers: dict[str, Any] = {}
@@ -94,7 +97,7 @@ class WriteGraph:
         if not progress:
             return delayed.compute()
         total, names = self.num_tasks, {stage.name for stage in self.stages}
-        with progress_bar("writing", total=total, enabled=True, unit="objects") as done:
+        with progress_bar(self.description, total=total, enabled=True, unit="objects") as done:
             client = _client()
             if client is None:
                 with _counting(names, done):

@@ -25,7 +25,7 @@ from precomputed_store.writing.record import RECORD_KEY, WriteRecord
 from precomputed_store.writing.source import WriteSource
 from precomputed_store.writing.target import LayerWish, check_matches, choose_scale, new_info
 
-__all__ = ["Place", "Target", "WriteMode", "plan_target"]
+__all__ = ["Place", "Target", "WriteMode", "plan_target", "refuse_what_is_there"]
 
 WriteMode: TypeAlias = Literal["w-", "w", "a", "r+"]
 
@@ -174,7 +174,7 @@ def _plan_new(source: WriteSource, wish: LayerWish, place: Place, pyramid: Pyram
         _refuse_own_source(source, storage)
         target = replace(target, replaces=plan_replacement(storage, keys=keys))
     else:
-        _refuse_what_is_there(storage, keys)
+        refuse_what_is_there(storage, keys)
     _warn(info, storage.url)
     return target
 
@@ -201,7 +201,7 @@ def _refuse_own_source(source: WriteSource, storage: Storage) -> None:
         )
 
 
-def _refuse_what_is_there(storage: Storage, keys: Iterable[str]) -> None:
+def refuse_what_is_there(storage: Storage, keys: Iterable[str]) -> None:
     """Refuse to make a layer where there is one, or what is left of one."""
     if storage.exists(RECORD_KEY):
         raise FileExistsError(

@@ -8,23 +8,28 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from precomputed_store.engine import ChunkedArray
-from precomputed_store.grid import XYZ, ChunkGrid
+from precomputed_store.grid import XYZ, Box, ChunkGrid
 from precomputed_store.layer import ScaleSelector
-from precomputed_store.metadata import Scale
+from precomputed_store.metadata import Scale, ShardingSpec
 from precomputed_store.pyramid_plan import Pyramid
-from precomputed_store.shard_shape import expected_ratio, shard_cells
-from precomputed_store.sharding import shard_index_bytes
+from precomputed_store.shard_shape import ShardTarget, expected_ratio, shard_cells
+from precomputed_store.sharding import locate_many, shard_index_bytes
 from precomputed_store.write_plan import unit_grid
 from precomputed_store.writer import RegionWriter, WriteOptions
 from precomputed_store.writing.layers import Place, WriteMode, plan_target
 from precomputed_store.writing.place import Region, Resolution
 from precomputed_store.writing.run import LayerWrite
 from precomputed_store.writing.source import as_source
+from precomputed_store.writing.staging import staging_folder
 from precomputed_store.writing.target import LayerType, LayerWish, Sharding
 from precomputed_store.writing.tiling import Tiling
 
 __all__ = ["ScalePlan", "WritePlan", "plan"]
+
+_MOST_COUNTED_CELLS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +41,7 @@ class ScalePlan:
     scale : Scale
         Its metadata.
     num_chunks : int
-        Chunks, if none is empty.
+        Chunks that are written, if none is empty.
     chunks_per_shard : (int, int, int) or None
         Extent of a shard in chunks; None where a shard is no box of chunks, or there are
         no shards.
@@ -96,8 +101,8 @@ class ScalePlan:
         )
         if self.staged_bytes:
             lines.append(
-                f"  staged        about {_bytes(self.staged_bytes)} in {scale.key}.staging, "
-                "removed at the end"
+                f"  staged        about {_bytes(self.staged_bytes)} in "
+                f"{staging_folder(scale.key)}, removed at the end"
             )
         return "\n".join(lines)
 
@@ -123,13 +128,17 @@ class WritePlan:
     url : str
     scales : tuple of ScalePlan
         Finest first.
+    choice : str or None
+        How sharding was chosen, if it was.
     """
 
     url: str
     scales: tuple[ScalePlan, ...]
+    choice: str | None = None
 
     def __str__(self) -> str:
-        return "\n".join([self.url, *map(str, self.scales)])
+        chosen = [] if self.choice is None else [self.choice]
+        return "\n".join([self.url, *chosen, *map(str, self.scales)])
 
 
 def plan(
@@ -151,7 +160,9 @@ def plan(
     region: Region | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> WritePlan:
-    """What `to_precomputed` would do with the same arguments. Touches nothing.
+    """What `to_precomputed` would do with these arguments. Touches nothing.
+
+    It takes those that decide which objects are written.
 
     Parameters
     ----------
@@ -176,8 +187,10 @@ chunk_size, key, sharding, pyramid, mode, scale, region, storage_options
     ...     )
     ... )
     memory://planned
+    sharding: the largest boxes of chunks of at most 128 MiB (taking compressed_segmentation \
+to be 40 times smaller than its voxels) and at most 2.0 GiB decoded
     scale 8_8_8: 4000×4000×2000 voxels, compressed_segmentation, 127,008 chunks of 64×64×64
-      objects       128, shards of 8×8×16 chunks (identity, preshift 9, minishard 1, shard 8 bits)
+      objects       128, shards of 16×8×8 chunks (identity, preshift 9, minishard 1, shard 7 bits)
       object size   about 51 MiB, 2.0 GiB decoded
       indices       32 B for each shard, at most 12 KiB for each minishard
       requests      3 for the first chunk of a neighbourhood, 1 for the next
@@ -200,16 +213,29 @@ chunk_size, key, sharding, pyramid, mode, scale, region, storage_options
     write = LayerWrite(source=source, target=target, options=options)
     block = _largest_block_bytes(target.array, write.tiling)
     # Blocks come in pieces, which are joined.
-    base = _scale_plan(
-        write.writer, write.tiling, held=_Held(voxels=2 * block, encoded=2 * write.is_staged)
-    )
+    held = _Held(voxels=2 * block, encoded=2 if write.is_staged else 0)
+    base = _scale_plan(write.writer, write.tiling, held=held)
     coarse = [
         _scale_plan(
             sink.writer, sink.tiling, held=_Held(voxels=sink.largest_voxel_bytes, encoded=1)
         )
         for sink in write.pyramid.sinks()
     ]
-    return WritePlan(url=target.volume.url, scales=(base, *coarse))
+    choice = _choice(wish.sharding, target.array.scale)
+    return WritePlan(url=target.volume.url, scales=(base, *coarse), choice=choice)
+
+
+def _choice(sharding: Sharding, scale: Scale) -> str | None:
+    """What the sharding of each scale was chosen for."""
+    if sharding is None or isinstance(sharding, ShardingSpec) or scale.sharding is None:
+        return None
+    target = sharding if isinstance(sharding, ShardTarget) else ShardTarget()
+    ratio = expected_ratio(scale.codec)
+    return (
+        f"sharding: the largest boxes of chunks of at most {_bytes(target.shard_bytes)} (taking "
+        f"{scale.encoding} to be {ratio:g} times smaller than its voxels) and at most "
+        f"{_bytes(target.decoded_bytes)} decoded"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,9 +258,9 @@ def _scale_plan(writer: RegionWriter, tiling: Tiling, *, held: _Held) -> ScalePl
     encoded = shard if tiling.grouped is not None and not is_staged else held.encoded * block
     return ScalePlan(
         scale=scale,
-        num_chunks=grid.num_cells,
+        num_chunks=_num_cells(grid, tiling.region),
         chunks_per_shard=None if spec is None else shard_cells(grid, spec),
-        num_objects=_num_objects(scale),
+        num_objects=_num_objects(scale, tiling.region),
         decoded_object_bytes=decoded,
         expected_object_bytes=round(decoded / ratio),
         shard_index_bytes=0 if spec is None else shard_index_bytes(spec),
@@ -242,7 +268,9 @@ def _scale_plan(writer: RegionWriter, tiling: Tiling, *, held: _Held) -> ScalePl
         num_tasks=tiling.num_blocks,
         # Encoded chunks, beside the voxels of more of them, or the shard that they become.
         task_bytes=max(encoded, shard) + max(held.voxels, shard),
-        staged_bytes=round(math.prod(scale.size) * voxel_bytes / ratio) if is_staged else 0,
+        staged_bytes=(
+            round(math.prod(tiling.region.shape) * voxel_bytes / ratio) if is_staged else 0
+        ),
         cold_requests=1 if spec is None else 3,
         warm_requests=1,
     )
@@ -254,25 +282,40 @@ def _largest_block_bytes(array: ChunkedArray, tiling: Tiling) -> int:
 
 def _object_voxels(scale: Scale, grid: ChunkGrid) -> int:
     if scale.sharding is not None and shard_cells(grid, scale.sharding) is None:
-        return -(-math.prod(scale.size) // _num_objects(scale))
+        return -(-math.prod(scale.size) // _num_objects(scale, grid.bounds))
     sizes = zip(unit_grid(scale).chunk_size, scale.size, strict=True)
     return math.prod(min(unit, size) for unit, size in sizes)
 
 
-def _num_objects(scale: Scale) -> int:
+def _num_objects(scale: Scale, region: Box) -> int:
+    """Objects that a region has voxels of."""
     spec = scale.sharding
     if spec is None or shard_cells(scale.grid, spec) is not None:
-        return unit_grid(scale).num_cells
-    return min(1 << spec.shard_bits, scale.grid.num_cells)
+        return _num_cells(unit_grid(scale), region)
+    cells = _num_cells(scale.grid, region)
+    if cells > _MOST_COUNTED_CELLS:
+        return min(1 << spec.shard_bits, cells)
+    ids = scale.grid.chunk_ids(scale.grid.cell_array(region))
+    return len(np.unique(locate_many(spec, ids)[0]))
+
+
+def _num_cells(grid: ChunkGrid, region: Box) -> int:
+    """Cells that a region has voxels of."""
+    return math.prod(
+        -(-(b - o) // c) - (a - o) // c
+        for a, b, o, c in zip(
+            region.start, region.stop, grid.voxel_offset, grid.chunk_size, strict=True
+        )
+    )
 
 
 def _chunks_per_minishard(scale: Scale) -> int:
+    """Chunks of a full minishard, where chunks are spread evenly."""
     spec = scale.sharding
     assert spec is not None
-    if spec.hash == "identity":
-        return min(1 << spec.preshift_bits, scale.grid.num_cells)
     minishards = 1 << (spec.minishard_bits + spec.shard_bits)
-    return int(max(1 << spec.preshift_bits, -(-scale.grid.num_cells // minishards)))
+    evenly = -(-scale.grid.num_cells // minishards)
+    return min(max(1 << spec.preshift_bits, evenly), scale.grid.num_cells)
 
 
 def _by(triple: Iterable[int]) -> str:

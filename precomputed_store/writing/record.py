@@ -11,7 +11,7 @@ from precomputed_store.metadata import VolumeInfo
 from precomputed_store.storage import Storage
 from precomputed_store.writer import WriteOptions
 
-__all__ = ["RECORD_KEY", "WriteRecord", "end_record"]
+__all__ = ["RECORD_KEY", "WriteRecord", "end_record", "recorded_scales"]
 
 RECORD_KEY = "write-in-progress.json"
 _FORMAT = "precomputed-store write in progress"
@@ -80,6 +80,13 @@ class WriteRecord:
                 "that one, or replace the layer: mode='w' without resume=True"
             )
         return True
+
+
+def recorded_scales(storage: Storage) -> tuple[str, ...]:
+    """Keys of the scales that a job which has not ended writes; none if there is no such job."""
+    found = _read(storage)
+    keys = [] if found is None else found.get("scales")
+    return tuple(key for key in keys if isinstance(key, str)) if isinstance(keys, list) else ()
 
 
 def end_record(storage: Storage) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from precomputed_store.codecs import content
 from precomputed_store.downsampling import Method, coarse_box
 from precomputed_store.engine import ChunkedArray
 from precomputed_store.grid import XYZ, Box
@@ -28,7 +27,7 @@ from precomputed_store.writing.pyramid import Level
 from precomputed_store.writing.record import WriteRecord, end_record
 from precomputed_store.writing.source import WriteSource
 from precomputed_store.writing.stages import Pending, Stage, array_stage, coarse_stage, scatters
-from precomputed_store.writing.staging import Staging
+from precomputed_store.writing.staging import Staging, staging_folder
 from precomputed_store.writing.tasks import ArraySink, CoarseSink
 from precomputed_store.writing.tiling import Tiling, tile
 
@@ -69,10 +68,31 @@ class PyramidWrite:
         """A scale that `info` need not name yet."""
         return replace(self.volume.array, scale=scale, missing="fill")
 
+    def check(self) -> None:
+        """Refuse what would fail in a task; touches nothing.
+
+        Raises
+        ------
+        ValueError, IndexError
+            A scale cannot be written so.
+        UnsupportedError
+            The encoding's library is not installed.
+        """
+        region = self._region
+        if not self.volume.bounds.contains(region):
+            raise IndexError(f"region {region} reaches outside the volume {self.volume.bounds}")
+        for sink in self.sinks():
+            sink.writer.check(sink.tiling.region)
+            check_encoding(sink.writer)
+
+    @property
+    def _region(self) -> Box:
+        return self.volume.bounds if self.region is None else self.region
+
     def sinks(self) -> list[CoarseSink]:
         """What the tasks of each level get."""
         finer, sinks = self.array(self.volume.scale), []
-        region = self.volume.bounds if self.region is None else self.region
+        region = self._region
         for level in self.levels:
             array, region = self.array(level.scale), coarse_box(region, level.factor)
             sinks.append(
@@ -99,6 +119,13 @@ class PyramidWrite:
     @property
     def finish(self) -> Finish:
         return Finish(volume=self.volume, scales=tuple(level.scale for level in self.levels))
+
+
+def check_encoding(writer: RegionWriter) -> None:
+    """Encode and compress a few voxels, to see that everything it takes is there."""
+    array = writer.array
+    sample = np.zeros((array.num_channels, 8, 8, 8), array.dtype)
+    writer.compress(array.scale.codec.encode(sample))
 
 
 def pending(sink: ArraySink | CoarseSink) -> Pending:
@@ -199,10 +226,7 @@ class LayerWrite:
                 f"{misread}. Choose another encoding, or pass allow_misread=True to write it "
                 "for other readers"
             )
-        sample = np.zeros((array.num_channels, 8, 8, 8), array.dtype)
-        encoded = array.scale.codec.encode(sample)
-        if writer.content_encoding is not None:
-            content.apply(encoded, writer.content_encoding, level=self.options.compress_level)
+        check_encoding(writer)
 
     @property
     def job(self) -> WriteRecord:
@@ -245,7 +269,7 @@ class LayerWrite:
 
     @property
     def _by_dask(self) -> bool:
-        return self.source.is_dask or (self._scatters and not self.source.is_numpy)
+        return self.source.is_dask or (self._scatters and not self._in_memory)
 
     @property
     def _scatters(self) -> bool:
@@ -268,7 +292,7 @@ class LayerWrite:
     @property
     def _staging(self) -> Staging:
         array = self.target.array
-        return Staging(storage=array.storage, folder=f"{array.scale.key}.staging")
+        return Staging(storage=array.storage, folder=staging_folder(array.scale.key))
 
     def _is_long(self) -> bool:
         if not sys.stderr.isatty():

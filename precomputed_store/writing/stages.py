@@ -182,8 +182,9 @@ def coarse_stage(sink: CoarseSink, finer: Stage | None, *, pending: Pending) -> 
     from dask.base import tokenize
 
     token = tokenize(
-        sink.writer.array.storage.url, sink.writer.array.scale.key, sink.tiling.spans,
+        sink.writer.array.storage.url, sink.writer.array.scale.key, sink.tiling.edges,
         sink.factor, sink.method, finer and finer.name, repr(sink.writer.options),
+        sink.finer.storage.url, sink.finer.scale.key,
     )  # fmt: skip
     name = f"coarsen-precomputed-{token}"
     waits = {finer.name} if finer is not None else set()

@@ -26,9 +26,21 @@ from precomputed_store.sharding import (
 )
 from precomputed_store.storage import Storage
 
-__all__ = ["Staging"]
+__all__ = ["Staging", "is_staged", "staging_folder"]
+
+_SUFFIX = ".staged"
 
 _MOST_GROUP_BITS = 10
+
+
+def staging_folder(key: str) -> str:
+    """Where the chunks of a scale are staged."""
+    return f"{key}.staging"
+
+
+def is_staged(name: str) -> bool:
+    """Whether a name is that of a block's staged chunks."""
+    return name.endswith(_SUFFIX)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +58,7 @@ class Staging:
     folder: str
 
     def key(self, index: XYZ) -> str:
-        return f"{self.folder}/{'_'.join(map(str, index))}.staged"
+        return f"{self.folder}/{'_'.join(map(str, index))}{_SUFFIX}"
 
     def put(self, index: XYZ, writer: ShardWriter, chunks: EncodedChunks) -> None:
         """Store the encoded chunks of a block."""
@@ -83,6 +95,7 @@ class Staging:
         """Remove what was staged."""
         keys = [self.key(index) for index in indices]
         run_batches(self.storage.delete, keys, workers=self.storage.concurrency)
+        self.storage.remove_empty_folder(self.folder)
 
     def _chunks(self, key: str, spec: ShardingSpec, shard: int) -> Iterator[tuple[int, bytes]]:
         own = _staging_spec(spec)

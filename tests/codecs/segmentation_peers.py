@@ -13,10 +13,15 @@ import pytest
 
 
 class TensorStoreChunk:
-    """A compressed_segmentation volume of one chunk in TensorStore's memory."""
+    """A volume of one chunk in TensorStore's memory, compressed_segmentation unless said."""
 
     def __init__(
-        self, *, shape: tuple[int, ...], dtype: Any, block_size: tuple[int, int, int]
+        self,
+        *,
+        shape: tuple[int, ...],
+        dtype: Any,
+        block_size: tuple[int, int, int] | None = None,
+        encoding: str = "compressed_segmentation",
     ) -> None:
         tensorstore = pytest.importorskip("tensorstore")
         size = list(shape[:0:-1])
@@ -25,12 +30,13 @@ class TensorStoreChunk:
             "size": size,
             "chunk_sizes": [size],
             "resolution": [1, 1, 1],
-            "encoding": "compressed_segmentation",
-            "compressed_segmentation_block_size": list(block_size),
+            "encoding": encoding,
         }
+        if block_size is not None:
+            scale["compressed_segmentation_block_size"] = list(block_size)
         info = {
             "@type": "neuroglancer_multiscale_volume",
-            "type": "segmentation",
+            "type": "segmentation" if encoding == "compressed_segmentation" else "image",
             "data_type": np.dtype(dtype).name,
             "num_channels": shape[0],
             "scales": [scale],

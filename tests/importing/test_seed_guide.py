@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -82,7 +83,10 @@ def scripts() -> Path:
 
 @pytest.fixture(scope="module")
 def theirs(scripts: Path, stack: tuple[Path, np.ndarray]) -> Path:
-    folder = stack[0].parent
+    return by_five_steps(scripts, stack[0].parent, "stride")
+
+
+def by_five_steps(scripts: Path, folder: Path, method: str) -> Path:
     scale = {
         "chunk_sizes": [],
         "encoding": "raw",
@@ -94,14 +98,14 @@ def theirs(scripts: Path, stack: tuple[Path, np.ndarray]) -> Path:
     members = {"type": "segmentation", "num_channels": 1, "data_type": "uint16"}
     (folder / "info").write_text(json.dumps({**members, "scales": [scale]}))
     for command in (
-        ["generate-scales-info", "info", "theirs", "--target-chunk-size", "128"],
-        ["slices-to-precomputed", "data", "theirs", "--flat", "--no-gzip"],
-        ["compute-scales", "theirs", "--flat", "--no-gzip", "--downscaling-method", "stride"],
+        ["generate-scales-info", "info", method, "--target-chunk-size", "128"],
+        ["slices-to-precomputed", "data", method, "--flat", "--no-gzip"],
+        ["compute-scales", method, "--flat", "--no-gzip", "--downscaling-method", method],
     ):
         subprocess.run(
             [scripts / command[0], *command[1:]], cwd=folder, check=True, capture_output=True
         )
-    return folder / "theirs"
+    return folder / method
 
 
 @pytest.mark.parity
@@ -111,3 +115,29 @@ def test_the_five_steps_of_the_guide_give_the_same_voxels(ours: Path, theirs: Pa
     np.testing.assert_array_equal(ours_volume[...], their_volume[...])
     np.testing.assert_array_equal(cloudvolume_read(theirs), ours_volume[...])
     np.testing.assert_array_equal(tensorstore_read(theirs), ours_volume[...])
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("method", ["stride", pytest.param("majority", marks=pytest.mark.slow)])
+def test_one_command_makes_their_coarser_scales_too(
+    scripts: Path, stack: tuple[Path, np.ndarray], tmp_path: Path, method: str
+) -> None:
+    theirs = stack[0].parent / method
+    if not theirs.exists():
+        by_five_steps(scripts, stack[0].parent, method)
+    scales = ps.open_layer(theirs).info.scales
+    assert len(scales) > 1
+    factors = [
+        [round(b / a) for a, b in zip(fine.resolution, coarse.resolution, strict=True)]
+        for fine, coarse in itertools.pairwise(scales)  # type: ignore[union-attr]
+    ]
+    arguments = [str(stack[0]), str(tmp_path / "ours"), "--resolution", "798,798,2000"]
+    options = ["--layer-type", "segmentation", "--chunk-size", "128", "--sharding", "auto"]
+    ours_method = {"stride": "stride", "majority": "mode"}[method]
+    pyramid = ["--pyramid", json.dumps(factors), "--method", ours_method]
+    shown = CliRunner().invoke(main, ["convert", *arguments, *options, *pyramid])
+    assert shown.exit_code == 0, shown.output
+    for index in range(len(scales)):
+        ours_scale = ps.open_volume(tmp_path / "ours", scale=index)
+        their_scale = ps.open_volume(theirs, scale=index)
+        np.testing.assert_array_equal(ours_scale[...], their_scale[...])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -297,3 +298,48 @@ def test_the_demo_looks_in_the_client_as_it_should(
     expected = 0.5 * colours + 0.5 * grey
     assert np.abs(picture - expected).max() <= 2
     assert np.ptp(picture.astype(int), axis=2).mean() > 40
+
+
+SHARDINGS = {
+    "auto": "auto",
+    "boxes": ps.ShardingSpec(
+        hash="identity", preshift_bits=1, minishard_bits=1, shard_bits=3,
+        minishard_index_encoding="gzip", data_encoding="gzip",
+    ),
+    "scattered": ps.ShardingSpec(
+        hash="murmurhash3_x86_128", preshift_bits=1, minishard_bits=1, shard_bits=2
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SHARDINGS)
+@pytest.mark.parametrize("dtype", ["uint8", "uint64"])
+def test_shards_and_coarser_scales_are_exact(
+    tmp_path: Path, neuroglancer: Neuroglancer, kind: str, dtype: str
+) -> None:
+    data = noise(dtype) if dtype == "uint8" else labels(dtype)
+    folder = tmp_path / "layer"
+    volume = ps.to_precomputed(
+        data,
+        folder,
+        dims=("x", "y", "z", "channel"),
+        layer_type="image" if dtype == "uint8" else "segmentation",
+        resolution=(RESOLUTION,) * 3,
+        voxel_offset=VOXEL_OFFSET,
+        chunk_size=CHUNK_SIZE,
+        sharding=SHARDINGS[kind],  # type: ignore[arg-type]
+        pyramid=[(2, 2, 1), (1, 2, 2)],
+        method="max",
+    )
+    assert isinstance(volume, Volume)
+    np.testing.assert_array_equal(neuroglancer.read(volume), data)
+    if dtype == "uint64":
+        return
+    for name in ("coarse", "coarser"):
+        # The client is asked for the finest scale only: let the next one be that, elsewhere.
+        shutil.copytree(folder, tmp_path / name)
+        folder = tmp_path / name
+        ps.remove_scale(folder, 0)
+        coarse = ps.open_volume(folder)
+        np.testing.assert_array_equal(neuroglancer.read(coarse), coarse[...])
+        assert coarse[...].any()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import threading
 from urllib.parse import urlsplit
 
 from .faulty import FaultyServer, Reply, Request
@@ -16,8 +18,15 @@ class FaultyProxy(FaultyServer):
     def __init__(self, target: str) -> None:
         super().__init__()
         self._target = urlsplit(target).netloc
+        # moto looks at If-Match and stores without a lock: of two writers at once, both can win.
+        self._writing = threading.Lock()
 
     def respond(self, request: Request) -> Reply:
+        reads = request.method in ("GET", "HEAD")
+        with contextlib.nullcontext() if reads else self._writing:
+            return self._forward(request)
+
+    def _forward(self, request: Request) -> Reply:
         connection = http.client.HTTPConnection(self._target, timeout=30)
         try:
             # The signature covers the host that the client named.

@@ -16,6 +16,7 @@ import pytest
 
 from precomputed_store.errors import StorageError
 from precomputed_store.storage import Blob, Storage, open_storage
+from precomputed_store.storage.locks import LOCK_FILE
 
 SUFFIXES = {"gzip": ".gz", "br": ".br", "zstd": ".zstd", "xz": ".xz", "bz2": ".bz2"}
 
@@ -276,6 +277,13 @@ def test_left_over_temporaries_are_hidden_and_swept(tmp_path: Path) -> None:
     assert not old.exists()
     assert storage.sweep("8", older_than_s=-10) == 1
     assert [path.name for path in (tmp_path / "8").iterdir()] == ["a"]
+
+
+def test_a_lock_file_is_not_swept_away_under_its_holder(tmp_path: Path) -> None:
+    lock = tmp_path / LOCK_FILE
+    lock.touch()
+    assert open_storage(tmp_path).sweep(older_than_s=-10) == 0
+    assert lock.exists()
 
 
 def test_many_threads_create_the_same_folders(tmp_path: Path) -> None:

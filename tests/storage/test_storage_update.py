@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import errno
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from servers.fake_gcs import Bucket, FakeGcs
 from servers.faulty import Request
 from servers.moto import MotoServer
@@ -23,6 +28,8 @@ from servers.proxy import FaultyProxy
 
 from precomputed_store.errors import ConflictError, UnsupportedError
 from precomputed_store.storage import Blob, RetryPolicy, Storage, Update, open_storage
+from precomputed_store.storage.listing import list_objects
+from precomputed_store.storage.locks import LOCK_FILE, locked
 
 BINARY = "application/octet-stream"
 KINDS = [
@@ -195,8 +202,6 @@ def test_concurrent_updates_lose_nothing(storage: Storage) -> None:
 
 
 async def test_coroutines_do_the_same(storage: Storage) -> None:
-    import asyncio
-
     request = Update(key="8/a", change=add_one, content_type=BINARY)
     await asyncio.gather(*(storage.apply_async(request) for _ in range(10)))
     assert read(storage, "8/a") == b"10"
@@ -220,9 +225,80 @@ def test_processes_lose_nothing_of_each_other(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "8").iterdir()] == ["count"]
 
 
+@pytest.mark.parametrize("how", ["put", "delete"])
+def test_other_writes_do_not_come_between_a_check_and_its_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    storage = open_storage(tmp_path)
+    put(storage, "8/a", b"old")
+    acts = {"put": lambda: put(storage, "8/a", b"new"), "delete": lambda: storage.delete("8/a")}
+    other = threading.Thread(target=acts[how])
+    original = os.replace
+
+    def replace(source: str, target: str) -> None:
+        monkeypatch.setattr(os, "replace", original)
+        other.start()
+        other.join(0.1)
+        original(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    update(storage, "8/a", lambda blob: b"changed")
+    other.join(10)
+    assert read(storage, "8/a") == {"put": b"new", "delete": None}[how]
+
+
+@pytest.mark.parametrize("open_files", [True, False], ids=["posix", "windows"])
+def test_a_change_in_place_by_another_program_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_files: bool
+) -> None:
+    monkeypatch.setattr("precomputed_store.storage.local._REPLACES_OPEN_FILES", open_files)
+    storage = open_storage(tmp_path)
+    put(storage, "8/a", b"one")
+    time.sleep(0.02)  # the clock of a file system ticks every few milliseconds
+    seen = []
+
+    def change(blob: Blob | None) -> bytes:
+        assert blob is not None
+        seen.append(bytes(blob.data))
+        if len(seen) == 1:
+            (tmp_path / "8/a").write_bytes(b"two")
+        return b"end"
+
+    update(storage, "8/a", change)
+    assert seen == [b"one", b"two"]
+    assert read(storage, "8/a") == b"end"
+
+
+def test_a_folder_that_goes_takes_its_objects_along(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path)
+    put(storage, "8/a", b"one")
+    seen = []
+
+    def change(blob: Blob | None) -> None:
+        seen.append(blob)
+        if len(seen) == 1:
+            shutil.rmtree(tmp_path / "8")
+
+    update(storage, "8/a", change)
+    assert seen == [Blob(b"one", None), None]
+    storage.delete("8/a")
+
+
+def test_a_lock_file_is_neither_swept_nor_listed(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path)
+    put(storage, "8/a", b"one")
+    lock = tmp_path / "8" / LOCK_FILE
+    lock.touch()
+    os.utime(lock, (1, 1))
+    assert storage.sweep() == 0
+    assert lock.exists()
+    assert [entry.name for entry in list_objects(storage, "8")] == ["a"]
+
+
 HOLDER = """
 import sys, time
-from precomputed_store.storage.locks import locked
+from precomputed_store.storage.listing import list_objects
+from precomputed_store.storage.locks import LOCK_FILE, locked
 with locked(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
@@ -248,6 +324,25 @@ def test_a_lock_ends_with_the_process_that_holds_it(tmp_path: Path) -> None:
     assert read(storage, "a") == b"2"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_forked_while_a_lock_was_held_does_not_hold_it(tmp_path: Path) -> None:
+    with locked(str(tmp_path)):
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(update, open_storage(tmp_path), "a", add_one)
+            try:
+                done.result(timeout=10)
+            finally:
+                os.kill(child, signal.SIGKILL)
+    finally:
+        os.waitpid(child, 0)
+
+
 def test_a_folder_that_cannot_be_locked_gets_a_lock_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +359,25 @@ def test_a_folder_that_cannot_be_locked_gets_a_lock_file(
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: update(storage, "8/a", add_one), range(20)))
     assert read(storage, "8/a") == b"20"
+    assert list(storage.list_names("8")) == ["a"]
+
+
+def test_a_disk_without_locks_is_written_to_but_not_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(fd: int, how: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    storage = open_storage(tmp_path)
+    put(storage, "8/a", b"1")
+    with pytest.raises(UnsupportedError, match='unaligned="unguarded-read-modify-write"'):
+        update(storage, "8/a", add_one)
+    assert read(storage, "8/a") == b"1"
+    update(storage, "8/a", add_one, guarded=False)
+    assert read(storage, "8/a") == b"2"
     assert list(storage.list_names("8")) == ["a"]
 
 
@@ -284,6 +398,33 @@ def test_storages_without_conditions_say_what_to_do(without: Storage) -> None:
     assert read(without, "a") == b"2"
     update(without, "a", lambda blob: None, guarded=False)
     assert read(without, "a") is None
+
+
+def test_bytes_in_memory_have_the_version_that_they_were_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(f"memory://{tmp_path.name}-{os.getpid()}/layer")
+    put(storage, "a", b"old")
+    original, writer = (
+        MemoryFileSystem.cat_file,
+        threading.Thread(target=put, args=(storage, "a", b"new")),
+    )
+
+    def cat_file(self: MemoryFileSystem, *arguments: Any) -> bytes:
+        data: bytes = original(self, *arguments)
+        writer.start()
+        writer.join(0.3)
+        return data
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "cat_file", cat_file)
+        old = storage.get("a")
+    writer.join()
+    new = storage.get("a")
+    assert old is not None
+    assert new is not None
+    assert (old.data, new.data) == (b"old", b"new")
+    assert old.version != new.version
 
 
 def test_a_web_server_is_read_only() -> None:
@@ -350,16 +491,56 @@ def test_a_lost_answer_of_google_is_no_conflict(
 
 
 @pytest.mark.server
-def test_a_server_that_ignores_conditions_is_found_out(s3: Storage) -> None:
+def test_a_server_is_tried_once_however_many_ask(proxied: Any) -> None:
+    storage, proxy = proxied
+    proxy.requests.clear()
+    # To a process, another way to the same server is another server.
+    options = {**storage.storage_options, "config_kwargs": {"connect_timeout": 11}}
+    fresh = dataclasses.replace(storage, storage_options=options)
+
+    async def all_at_once() -> None:
+        changes = [Update(key=f"{n}", change=add_one, content_type=BINARY) for n in range(20)]
+        await asyncio.gather(*map(fresh.apply_async, changes))
+
+    asyncio.run(all_at_once())
+    sent = [request.method for request in proxy.requests]
+    assert (sent.count("PUT"), sent.count("DELETE")) == (20 + 3, 1)
+
+
+@pytest.mark.server
+def test_a_server_that_wants_bare_tags_is_remembered(s3: Storage) -> None:
+    backend = s3._backend
+    original = backend._try  # type: ignore[union-attr]
+    sent: list[str] = []
+
+    async def ceph(method: str, arguments: Any, *more: Any, **options: Any) -> Any:
+        tag = arguments.get("IfMatch", "")
+        sent.append(tag)
+        quoted = {**arguments, "IfMatch": '"00"'} if tag.startswith('"') else arguments
+        return await original(method, quoted, *more, **options)
+
+    put(s3, "a", b"1")
+    put(s3, "b", b"1")
+    backend._try = ceph  # type: ignore[union-attr, method-assign]
+    for key in ("a", "b", "a"):
+        update(s3, key, add_one)
+    assert (read(s3, "a"), read(s3, "b")) == (b"3", b"2")
+    tags = [tag for tag in sent if tag]
+    # One to try the server out, one that is refused, and three that are understood.
+    assert [tag.startswith('"') for tag in tags] == [True, True, False, False, False]
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("ignored", [("IfMatch",), ("IfNoneMatch",), ("IfMatch", "IfNoneMatch")])
+def test_a_server_that_ignores_conditions_is_found_out(
+    s3: Storage, ignored: tuple[str, ...]
+) -> None:
+    # Botocore before 1.35.70 is like a server that ignores If-Match.
     backend = s3._backend
     original = backend._try  # type: ignore[union-attr]
 
     async def deaf(method: str, arguments: Any, *more: Any, **options: Any) -> Any:
-        heard = {
-            name: value
-            for name, value in arguments.items()
-            if name not in ("IfMatch", "IfNoneMatch")
-        }
+        heard = {name: value for name, value in arguments.items() if name not in ignored}
         return await original(method, heard, *more, **options)
 
     backend._try = deaf  # type: ignore[union-attr, method-assign]

@@ -167,3 +167,11 @@ def test_a_web_server_cannot_be_written_to_or_listed() -> None:
     ):
         with pytest.raises(UnsupportedError):
             call()
+
+
+def test_blobs_are_equal_whatever_their_versions() -> None:
+    one, other = Blob(b"a", None, version=1), Blob(b"a", None, version=2)
+    assert one == other
+    assert not one != other  # noqa: SIM202
+    assert hash(one) == hash(other)
+    assert one != Blob(b"b", None, version=1)

@@ -13,7 +13,9 @@ import pytest
 import precomputed_store as ps
 from precomputed_store.grid import Box
 from precomputed_store.storage import Storage
+from precomputed_store.writer import WriteOptions
 from precomputed_store.writing import run, tasks, tiling
+from precomputed_store.writing.pyramid import Level
 from tests.oracles import cloudvolume_read, make_info, tensorstore_read, tensorstore_write
 from tests.writing.reference import coarse, coarse_start
 
@@ -283,6 +285,48 @@ def test_an_existing_layer_gets_its_pyramid_from_downsample(
     write(labels, tmp_path)
     with pytest.raises(ValueError, match="downsample"):
         write(labels, tmp_path, mode="r+", pyramid="auto")
+
+
+def test_a_job_that_cannot_be_done_is_not_begun(tmp_path: Path, labels: np.ndarray) -> None:
+    write(labels, tmp_path, sharding=BOXES)
+    with pytest.raises(ValueError, match="shards are never compressed as a whole"):
+        ps.downsample(tmp_path, 1, compress="gzip")
+    assert {path.name for path in tmp_path.iterdir()} == {"info", "8_8_40"}
+
+
+def test_a_region_outside_of_the_scale_that_was_changed_is_named_as_it_was_given(
+    tmp_path: Path, labels: np.ndarray
+) -> None:
+    write(labels, tmp_path, pyramid=FACTORS)
+    with pytest.raises(IndexError, match=r"region \[0:1000, 5:34, 11:34\]"):
+        ps.update_scales(tmp_path, {"x": slice(0, 1000)})
+
+
+def test_tasks_of_different_regions_have_different_names(
+    tmp_path: Path, labels: np.ndarray
+) -> None:
+    volume = write(labels, tmp_path, pyramid=[(2, 2, 2)])
+    level = Level(scale=volume.scales[1], factor=(2, 2, 2))
+    names = {
+        run.PyramidWrite(
+            volume=volume, levels=[level], method="mode", options=WriteOptions(), region=region
+        )
+        .stages(None)[0]
+        .name
+        for region in (Box((0, 6, 12), (4, 8, 14)), Box((4, 6, 12), (8, 8, 14)))
+    }
+    assert len(names) == 2
+
+
+def test_nothing_is_updated_where_a_later_scale_refuses(
+    tmp_path: Path, labels: np.ndarray
+) -> None:
+    write(labels, tmp_path, pyramid=FACTORS)
+    write(9 - labels, tmp_path, mode="r+", scale=0)
+    before = ps.open_volume(tmp_path, scale=1)[...]
+    with pytest.raises(ValueError, match="covers chunks"):
+        ps.update_scales(tmp_path, {"x": slice(-7, 10)}, unaligned="raise")
+    np.testing.assert_array_equal(ps.open_volume(tmp_path, scale=1)[...], before)
 
 
 @pytest.mark.parametrize("wrong", ["mood", "average", 3])

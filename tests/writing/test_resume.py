@@ -11,12 +11,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
 
 import precomputed_store as ps
 from precomputed_store.storage import Storage
+from precomputed_store.writing import run, tiling
 
 RECORD = "write-in-progress.json"
 SIZE = (40, 33, 27)
@@ -34,6 +36,12 @@ Files = dict[str, tuple[int, bytes]]
 def labels() -> np.ndarray:
     """Without an empty chunk at any scale."""
     return np.random.default_rng(0).integers(1, 4, SIZE, dtype=np.uint32)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "LARGEST_BLOCK_BYTES", 1 << 14)
+    monkeypatch.setitem(tiling.tile.__kwdefaults__, "largest", 1 << 14)
 
 
 def write(array: Any, folder: Path, **options: Any) -> Any:
@@ -136,6 +144,21 @@ def test_an_interrupted_write_is_not_begun_again_unasked(
     np.testing.assert_array_equal(ps.open_volume(tmp_path)[...][..., 0], labels)
 
 
+@pytest.mark.parametrize("sharding", SHARDINGS)
+@pytest.mark.usefixtures("small_blocks")
+def test_replacing_an_interrupted_write_leaves_nothing_of_it(
+    tmp_path: Path, labels: np.ndarray, monkeypatch: pytest.MonkeyPatch, sharding: str
+) -> None:
+    source = da.from_array(labels, chunks=11)
+    interrupt_after(monkeypatch, 110 if sharding == "none" else 20)
+    # Threads of dask would end what they had begun after the first error.
+    with dask.config.set(scheduler="synchronous"), pytest.raises(InterruptedHereError):
+        write(source, tmp_path, sharding=SHARDINGS[sharding])
+    monkeypatch.undo()
+    write(labels, tmp_path, mode="w", pyramid=None, key="mine")
+    assert {name.partition("/")[0] for name in files(tmp_path)} == {"info", "mine"}
+
+
 def test_with_nothing_to_resume_the_layer_is_made(tmp_path: Path, labels: np.ndarray) -> None:
     write(labels, tmp_path, resume=True)
     np.testing.assert_array_equal(ps.open_volume(tmp_path)[...][..., 0], labels)
@@ -149,6 +172,14 @@ def test_what_is_complete_is_left_alone(tmp_path: Path, labels: np.ndarray, comp
     volume = volume if compute else volume.compute()
     assert len(volume.scales) == 3
     assert files(tmp_path) == before
+
+
+def test_layers_that_are_complete_are_each_given_back(tmp_path: Path, labels: np.ndarray) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        write(labels, folder)
+    volumes = dask.compute(*(write(labels, each, resume=True, compute=False) for each in folders))
+    assert [volume.url for volume in volumes] == [folder.as_uri() for folder in folders]
 
 
 def test_another_layer_is_not_taken_for_a_complete_one(tmp_path: Path, labels: np.ndarray) -> None:
@@ -204,6 +235,37 @@ def test_downsampling_is_resumed_too(tmp_path: Path, labels: np.ndarray, shardin
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     ps.downsample(tmp_path / "layer", factors, resume=True, scale=0)
     assert files(tmp_path / "layer") == after
+
+
+def test_a_job_whose_scales_are_named_already_is_resumed_too(
+    tmp_path: Path, labels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(labels, tmp_path, pyramid=None)
+
+    def interrupted(_: Storage) -> None:
+        raise InterruptedHereError
+
+    monkeypatch.setattr(run, "end_record", interrupted)
+    with pytest.raises(InterruptedHereError):
+        ps.downsample(tmp_path, [(2, 2, 2)])
+    monkeypatch.undo()
+    volume = ps.downsample(tmp_path, [(2, 2, 2)], resume=True)
+    assert [scale.key for scale in volume.scales] == ["8_8_8", "16_16_16"]
+    assert not (tmp_path / RECORD).exists()
+
+
+def test_coarser_scales_are_not_made_of_one_that_is_not_complete(
+    tmp_path: Path, labels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_after(monkeypatch, 3)
+    with pytest.raises(InterruptedHereError):
+        write(labels, tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(FileExistsError, match="its writing was interrupted"):
+        ps.downsample(tmp_path, 1, overwrite=True)
+    with pytest.raises(ValueError, match="is of another job"):
+        ps.downsample(tmp_path, 1, resume=True)
+    assert (tmp_path / RECORD).exists()
 
 
 PROGRAM = """

@@ -93,6 +93,18 @@ SOURCES = {
 }
 
 
+@pytest.mark.parametrize("kind", SHARDINGS)
+@pytest.mark.usefixtures("small_blocks")
+def test_voxels_in_memory_that_are_converted_come_into_the_right_shards(
+    tmp_path: Path, voxels: np.ndarray, kind: str
+) -> None:
+    swapped = voxels.astype(">u2")
+    write(swapped, tmp_path, sharding=sharding(SHARDINGS[kind]), layer_type="image")
+    assert_read_by_all(tmp_path, voxels.astype(np.uint16))
+    write(255 - voxels, tmp_path, mode="r+")
+    assert_read_by_all(tmp_path, (255 - voxels).astype(np.uint16))
+
+
 @pytest.mark.parametrize("index_encoding", ["raw", "gzip"])
 @pytest.mark.parametrize("data_encoding", ["raw", "gzip"])
 @pytest.mark.parametrize("source", SOURCES)
@@ -111,9 +123,7 @@ def test_every_source_is_written_as_every_peer_reads_it(
     )
     write(SOURCES[source](voxels), tmp_path, sharding=spec)
     assert_read_by_all(tmp_path, voxels)
-    left = {path.name for path in tmp_path.iterdir() if path.is_file()}
-    assert left == {"info"}
-    assert not list(tmp_path.rglob("*.staged"))
+    assert {path.name for path in tmp_path.iterdir()} == {"info", "8_8_8"}
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -301,6 +311,15 @@ def test_a_wrong_sharding_says_what_is_expected(
 ) -> None:
     with pytest.raises(ValueError, match=r"sharding is .*expected None, 'auto'"):
         write(voxels, tmp_path, sharding=wrong)
+    assert not list(tmp_path.iterdir())
+
+
+def test_shards_whose_index_fills_the_memory_are_refused_untouched(
+    tmp_path: Path, voxels: np.ndarray
+) -> None:
+    spec = ps.ShardingSpec(hash="identity", preshift_bits=0, minishard_bits=32, shard_bits=0)
+    with pytest.raises(ps.UnsupportedError, match="an index of 65536 MiB"):
+        write(voxels, tmp_path, sharding=spec)
     assert not list(tmp_path.iterdir())
 
 

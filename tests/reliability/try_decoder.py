@@ -1,0 +1,117 @@
+"""Give a decoder thousands of damaged chunks, and every truncation of one; report what it did.
+
+A plain script without a ``__main__`` guard, as users write them:
+``python tests/reliability/try_decoder.py crackle 2000``
+"""
+
+import hashlib
+import json
+import re
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+
+from hostile_chunks import SUBJECTS, mutants
+
+from precomputed_store import isolation
+from precomputed_store.errors import FormatError
+
+subject, count = SUBJECTS[sys.argv[1]], int(sys.argv[2])
+
+
+def kibibytes(pid, name):
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def workers():
+    """Process ids of the decoder processes, those in which the decoding is done last."""
+    for worker in isolation._pool.workers():
+        program = worker._process.pid
+        yield program
+        for children in Path(f"/proc/{program}/task").glob("*/children"):
+            try:
+                yield from map(int, children.read_text().split())
+            except OSError:
+                continue
+
+
+outcomes = Counter()
+slowest = 0.0
+worker_base = worker_peak = 0
+
+
+def outcome(data):
+    global slowest, worker_peak
+    started = time.monotonic()
+    try:
+        result = subject.decode(data)
+    except FormatError as error:
+        result = re.sub(r"[\d.]+", "#", str(error))
+        outcomes["refused"] += 1
+        if "decoder process" in result:
+            outcomes["of these, decoder died or hung"] += 1
+        if "more memory" in result:
+            outcomes["of these, stopped at its limit of memory"] += 1
+    except Exception as error:
+        result = f"{type(error).__name__}: {error}"
+        outcomes[f"raised {type(error).__name__}"] += 1
+    else:
+        result = hashlib.sha256(result).digest()
+        outcomes["accepted"] += 1
+    slowest = max(slowest, time.monotonic() - started)
+    worker_peak = max([worker_peak, *(kibibytes(pid, "VmHWM") for pid in workers())])
+    return result
+
+
+plain = subject.decode(subject.encoded)
+for _ in range(20):
+    subject.decode(subject.encoded)
+worker_base = max([0, *(kibibytes(pid, "VmHWM") for pid in workers())])
+Path("/proc/self/clear_refs").write_text("5")
+before = kibibytes("self", "VmRSS")
+
+sizes = range(len(subject.encoded))
+cuts = [outcome(subject.encoded[:size]) for size in (sizes if len(sizes) < 4000 else sizes[::7])]
+# A cut that takes nothing but padding may lose nothing: then it must decode to the same.
+digest = hashlib.sha256(plain).digest()
+silent = sum(isinstance(cut, bytes) and cut != digest for cut in cuts)
+truncations = Counter(outcomes)
+outcomes.clear()
+damaged = list(mutants(subject.encoded, count))
+results = []
+for number, data in enumerate(damaged):
+    results.append(outcome(data))
+    # A chunk between them has to come out as ever.
+    if number % 50 == 0 and subject.decode(subject.encoded) != plain:
+        outcomes["harmed another chunk"] += 1
+tried = Counter(outcomes)
+# The same bytes again, backwards, more often those that were taken for a chunk.
+taken = [n for n, r in enumerate(results) if isinstance(r, bytes)]
+again = [*taken[:300], *range(0, count, 20)]
+differing = sum(
+    isinstance(results[n], bytes) != isinstance(new, bytes)
+    or (isinstance(new, bytes) and new != results[n])
+    for n in reversed(again)
+    for new in (outcome(damaged[n]),)
+)
+report = {
+    "mutants": dict(tried),
+    "truncations": dict(truncations),
+    "truncations_silently_different": silent,
+    "differing_on_repetition": differing,
+    "repeated": len(again),
+    "slowest_s": round(slowest, 2),
+    "memory_mib": round((kibibytes("self", "VmHWM") - before) / 1024, 1),
+    "worker_memory_mib": round(max(0, worker_peak - worker_base) / 1024, 1),
+    "decoded_bytes": subject.decoded_bytes,
+}
+print(json.dumps(report))
