@@ -1,6 +1,7 @@
 """Write a volume and its pyramid with this package, TensorStore and CloudVolume, in one run.
 
-    python benchmarks/write_at_scale.py [--data FOLDER] [--rounds 3] [--json FILE] [--quick]
+    python benchmarks/write_at_scale.py [--data FOLDER] [--rounds 3] [--layer NAME]
+        [--json FILE] [--quick]
 
 The contenders take turns, each turn in a process of its own. What is measured begins when
 libraries are imported, workers are up and the array is in memory (dask.distributed reads it
@@ -162,20 +163,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder with the real volumes")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--layer", action="append", choices=LAYERS, help="default: all")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--quick", action="store_true", help="a small layer, once: a smoke test")
     arguments = parser.parse_args()
-    size, levels, layers = (128, 2, [next(iter(LAYERS))]) if arguments.quick else (
-        512, 5, list(LAYERS),
-    )  # fmt: skip
-    rounds = 1 if arguments.quick else arguments.rounds
+    layers = arguments.layer or list(LAYERS)[: 1 if arguments.quick else None]
+    size, levels, rounds = (128, 2, 1) if arguments.quick else (512, 5, arguments.rounds)
+    results = {}
     with tempfile.TemporaryDirectory() as folder:
         save_references(Path(folder), size=size, levels=levels, data=arguments.data)
-        results = dict(run(Path(folder), layers, levels=levels, rounds=rounds))
+        for layer, found in run(Path(folder), layers, levels=levels, rounds=rounds):
+            results[layer] = found
+            if arguments.json:
+                arguments.json.write_text(json.dumps(results, indent=2))
     print(file=sys.stderr)
     print(markdown(results))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":
