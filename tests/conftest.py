@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from servers.fixtures import gcs_server, no_credentials, s3_server, web_server
 
 __all__ = ["gcs_server", "no_credentials", "s3_server", "web_server"]
 
 HERE = Path(__file__).parent
+
+# No test fails because the machine was busy.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

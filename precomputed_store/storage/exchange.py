@@ -190,7 +190,7 @@ async def _body(response: aiohttp.ClientResponse, call: Call) -> bytes:
     """The whole body if the answer is a success, else the beginning of a message."""
     url, declared, get = str(call.url), response.content_length, call.request
     if response.status >= 300:
-        return await response.content.read(_LARGEST_MESSAGE)
+        return await _message(response)
     if call.method == "HEAD":
         return b""
     limit = None if get is None else get.max_bytes
@@ -209,6 +209,19 @@ async def _body(response: aiohttp.ClientResponse, call: Call) -> bytes:
             raise _too_long(response.status, get, size, url)
         parts.append(part)
     return b"".join(parts)
+
+
+async def _message(response: aiohttp.ClientResponse) -> bytes:
+    """The beginning of what a server says of a refusal: all of it, if it is no longer than usual.
+
+    A message that breaks off is a broken connection: its status may not be what was meant.
+    """
+    message = bytearray()
+    async for part in response.content.iter_any():
+        message += part
+        if len(message) >= _LARGEST_MESSAGE:
+            break
+    return bytes(message[:_LARGEST_MESSAGE])
 
 
 def _too_long(status: int, get: Get | None, size: int, url: str) -> StorageError:
