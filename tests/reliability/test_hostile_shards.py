@@ -324,7 +324,7 @@ def test_a_sparse_file_of_a_tebibyte_costs_no_memory(site: Site) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::precomputed_store.MissingDataWarning")
-@pytest.mark.parametrize("count", amounts(500, 5000))
+@pytest.mark.parametrize("count", amounts(300, 5000))
 @pytest.mark.parametrize("options", [{}, INDEX], ids=["raw", "gzip"])
 def test_mutated_indices_give_an_error_or_bytes_of_the_shard(
     site: Site,
