@@ -26,6 +26,13 @@ FAULTS: dict[str, tuple[float, list[str]]] = {
 }
 
 
+# The mildest of them is for the long run only.
+NAMES = [
+    pytest.param(name, marks=pytest.mark.long if number == 0 else ())
+    for number, name in enumerate(FAULTS)
+]
+
+
 def unreliable(share: float, faults: list[str], seen: Counter[str]) -> Callable[[Request], str]:
     dice = random.Random(5)
 
@@ -57,7 +64,7 @@ async def many(calls: list[Callable[[], object]], at_once: int = 64) -> list[obj
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", amounts(120, 5000))
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_read_comes_back_right(
     place: RemotePlace, name: str, count: int, record_property: Callable[[str, object], None]
 ) -> None:
@@ -92,7 +99,7 @@ def test_every_read_comes_back_right(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", amounts(40, 1000))
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("place", ["s3", "gcs"], indirect=True)
 def test_every_write_arrives(
     place: RemotePlace, name: str, count: int, record_property: Callable[[str, object], None]

@@ -6,6 +6,7 @@ by chunk, and written into.
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import os
@@ -322,7 +323,8 @@ def test_a_sparse_file_of_a_tebibyte_costs_no_memory(site: Site) -> None:
         site.open("file", mode="r+", unaligned="read-modify-write")[0:4, 0:8, 0:8] = 1
 
 
-@pytest.mark.parametrize("count", amounts(500, 5000))
+@pytest.mark.filterwarnings("ignore::precomputed_store.MissingDataWarning")
+@pytest.mark.parametrize("count", amounts(300, 5000))
 @pytest.mark.parametrize("options", [{}, INDEX], ids=["raw", "gzip"])
 def test_mutated_indices_give_an_error_or_bytes_of_the_shard(
     site: Site,
@@ -339,7 +341,9 @@ def test_mutated_indices_give_an_error_or_bytes_of_the_shard(
     indices = [*range(32), *range(32 + len(shard.data), len(whole))]
     found = {"refused": 0, "whole": 0, "missing": 0}
     tracemalloc.start()
-    for _ in range(count):
+    for number in range(count):
+        if number % 100 == 0:
+            gc.collect()  # errors hold on to what they were about until then
         mutant = bytearray(whole)
         for at in rng.choice(indices, rng.integers(1, 4)):
             mutant[at] ^= 1 << int(rng.integers(8))

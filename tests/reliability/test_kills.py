@@ -72,7 +72,7 @@ def read_for_ever(folder: Path, stop: Any, found: Any) -> None:
 @posix
 @forks
 @pytest.mark.slow
-@pytest.mark.parametrize("count", amounts(25, 250))
+@pytest.mark.parametrize("count", amounts(15, 250))
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_writers_leave_whole_objects_and_readers_see_no_others(
     tmp_path: Path, kind: str, count: int, record_property: Callable[[str, object], None]

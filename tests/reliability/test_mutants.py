@@ -28,7 +28,7 @@ from tests.codecs.segmentation_peers import TensorStoreChunk
 from tests.reliability.hostile_chunks import labels, picture
 
 HERE = Path(__file__).parent
-MANY = int(os.environ.get("PRECOMPUTED_TEST_MUTATIONS", "20000"))
+MANY = int(os.environ.get("PRECOMPUTED_TEST_MUTATIONS", "10000"))
 SPARE_MIB = 64
 
 
