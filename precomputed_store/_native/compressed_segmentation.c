@@ -16,6 +16,9 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
+/* Grows with every change of what the functions are called with. */
+EXPORT int interface_version(void) { return 1; }
+
 enum { DONE = 0, DAMAGED = 1 };
 
 #define TOO_LARGE UINT64_MAX

@@ -19,7 +19,7 @@ SOURCE = FOLDER / "compressed_segmentation.c"
 LIBRARY = "compressed_segmentation.so"
 
 
-class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg,misc]
+class NativeBuildHook(BuildHookInterface):
     """Puts the shared library into wheels, and beside its source for editable installs."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
@@ -50,6 +50,8 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg,misc]
 def compiled(source: Path, folder: Path) -> Path:
     """Compile one C file with this Python's own compiler into a shared library."""
     import setuptools  # noqa: F401  # brings distutils on Python 3.12 and later
+
+    # isort: split
     from distutils.ccompiler import new_compiler
     from distutils.sysconfig import customize_compiler
 

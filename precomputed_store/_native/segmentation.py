@@ -1,7 +1,7 @@
 """compressed_segmentation, compiled: boxes of a channel ⇄ words.
 
-Axes are z, y, x. Every function says whether it did it: what it refuses (the words are damaged, the
-kernel is not installed, the machine is big-endian) is for the slower way, which says why.
+Axes are z, y, x. Every function says whether it did it: what it refuses (the words are damaged,
+the kernel is not installed, the machine is big-endian) is for the slower way, which says why.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _LARGEST_BLOCK_VOXELS = 1 << 16
 """Larger blocks can have more labels than 16 bits number."""
 
 _DONE = 0
+_INTERFACE = 1
+"""Of the library that fits these calls: another one is left from an older installation."""
 
 
 def is_available() -> bool:
@@ -38,6 +40,8 @@ def _library() -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(str(path))
     except OSError:
+        return None
+    if library.interface_version() != _INTERFACE:
         return None
     address, size, sizes = ctypes.c_void_p, ctypes.c_uint64, ctypes.POINTER(ctypes.c_int64)
     for name in ("uint32", "uint64"):
