@@ -25,6 +25,7 @@ FORMAT = {
     "shard_assembly",
     "shard_shape",
     "sharding",
+    "skeleton",
     "codecs",
     "metadata",
     "downsampling",
