@@ -12,24 +12,17 @@ import time
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[0]))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from hostile_chunks import SUBJECTS, mutants
+from peaks import forget_peak, peak_bytes, status_bytes
 
 from precomputed_store import isolation
 from precomputed_store.errors import FormatError
 
 subject, count = SUBJECTS[sys.argv[1]], int(sys.argv[2])
-
-
-def kibibytes(pid, name):
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    found = re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE)
-    return int(found[1]) if found else 0
 
 
 def workers():
@@ -68,16 +61,15 @@ def outcome(data):
         result = hashlib.sha256(result).digest()
         outcomes["accepted"] += 1
     slowest = max(slowest, time.monotonic() - started)
-    worker_peak = max([worker_peak, *(kibibytes(pid, "VmHWM") for pid in workers())])
+    worker_peak = max([worker_peak, *(status_bytes("VmHWM", pid) for pid in workers())])
     return result
 
 
 plain = subject.decode(subject.encoded)
 for _ in range(20):
     subject.decode(subject.encoded)
-worker_base = max([0, *(kibibytes(pid, "VmHWM") for pid in workers())])
-Path("/proc/self/clear_refs").write_text("5")
-before = kibibytes("self", "VmRSS")
+worker_base = max([0, *(status_bytes("VmHWM", pid) for pid in workers())])
+before = forget_peak()
 
 sizes = range(len(subject.encoded))
 cuts = [outcome(subject.encoded[:size]) for size in (sizes if len(sizes) < 4000 else sizes[::7])]
@@ -110,8 +102,8 @@ report = {
     "differing_on_repetition": differing,
     "repeated": len(again),
     "slowest_s": round(slowest, 2),
-    "memory_mib": round((kibibytes("self", "VmHWM") - before) / 1024, 1),
-    "worker_memory_mib": round(max(0, worker_peak - worker_base) / 1024, 1),
+    "memory_mib": round((peak_bytes() - before) / 2**20, 1),
+    "worker_memory_mib": round(max(0, worker_peak - worker_base) / 2**20, 1),
     "decoded_bytes": subject.decoded_bytes,
 }
 print(json.dumps(report))
