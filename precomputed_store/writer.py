@@ -117,6 +117,7 @@ class RegionWriter(ABC):
         check_region(scale, region, self.options.unaligned)
         if self.guarded and not storage.can_guard and not unit_grid(scale).is_aligned(region):
             raise no_conditions(storage.url)
+        storage.child(scale.key)  # within the root
 
     def write(self, region: Box, data: ChunkArray, *, advance: Advance | None = None) -> None:
         """Write voxels into a region.

@@ -65,6 +65,9 @@ class Codec(ABC):
     name: ClassVar[str]
     """Value of ``encoding`` in `info`, lower case."""
     place: ClassVar[Place] = "thread"
+    working_memory: ClassVar[tuple[int, int]] = (2, 0)
+    """The most that decoding a valid chunk takes where `place` is ``"worker"``, the chunk
+    included: times the bytes of the decoded chunk, plus bytes per voxel."""
     data_types: ClassVar[tuple[str, ...]]
     """Data types that the encoding can hold."""
     channels: ClassVar[tuple[int, ...] | None] = None
