@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from precomputed_store.progress import Advance, progress_bar
-from precomputed_store.writing.stages import Stage, all_done
+from precomputed_store.writing.stages import Stage, all_done, new_token
 
 if TYPE_CHECKING:
     from dask.array import Array
@@ -45,12 +45,11 @@ class WriteGraph:
 
     def delayed(self) -> Delayed:
         """The whole write as one delayed value."""
-        from dask.base import tokenize
         from dask.blockwise import optimize_blockwise
         from dask.delayed import Delayed
         from dask.highlevelgraph import HighLevelGraph
 
-        name = f"to-precomputed-{tokenize(self.finish, *(stage.name for stage in self.stages))}"
+        name = f"to-precomputed-{new_token()}"
         if len(self.stages) == 1 and self.stages[0].written is not None:
             return self._symbolic(self.stages[0].written, name)
         layers: dict[str, Any] = {}

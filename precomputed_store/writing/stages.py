@@ -9,6 +9,7 @@ something gives the same pyramid however often a job was interrupted.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -38,7 +39,7 @@ from precomputed_store.writing.tiling import Tiling
 if TYPE_CHECKING:
     from dask.array import Array
 
-__all__ = ["Pending", "Stage", "array_stage", "coarse_stage", "scatters"]
+__all__ = ["Pending", "Stage", "array_stage", "coarse_stage", "new_token", "scatters"]
 
 Key: TypeAlias = Hashable
 
@@ -109,9 +110,7 @@ def array_stage(array: Array, sink: ArraySink, *, pending: Pending, staging: Sta
     staging : Staging
         For a scale that is scattered.
     """
-    from dask.base import tokenize
-
-    token = tokenize(array.name, sink)
+    token = new_token()
     if scatters(sink.tiling, sink):
         return _staged_stage(array, sink, staging, token, pending)
     if sink.tiling.grouped is None:
@@ -130,6 +129,15 @@ def array_stage(array: Array, sink: ArraySink, *, pending: Pending, staging: Sta
         pending=pending,
         written=written if pending is None else None,
     )
+
+
+def new_token() -> str:
+    """For the names of tasks that store something: no two writes share them.
+
+    A cluster gives what it knows of a task to whoever names it again: the failure of a
+    write that is being resumed, or the success of one whose layer has been removed since.
+    """
+    return uuid.uuid4().hex
 
 
 def _map(function: Any, array: Array, *arguments: Any, name: str, dtype: Any = np.bool_) -> Array:
@@ -179,14 +187,7 @@ def coarse_stage(sink: CoarseSink, finer: Stage | None, *, pending: Pending) -> 
     pending : collection, optional
         What is to be made.
     """
-    from dask.base import tokenize
-
-    token = tokenize(
-        sink.writer.array.storage.url, sink.writer.array.scale.key, sink.tiling.edges,
-        sink.factor, sink.method, finer and finer.name, repr(sink.writer.options),
-        sink.finer.storage.url, sink.finer.scale.key,
-    )  # fmt: skip
-    name = f"coarsen-precomputed-{token}"
+    name = f"coarsen-precomputed-{new_token()}"
     waits = {finer.name} if finer is not None else set()
     if scatters(sink.tiling, sink):
         return _scattered_stage(sink, finer, name, pending)
