@@ -24,6 +24,7 @@ FORMAT = {
     "shard_assembly",
     "shard_shape",
     "sharding",
+    "skeleton",
     "codecs",
     "metadata",
     "downsampling",
