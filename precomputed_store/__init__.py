@@ -20,12 +20,14 @@ _PUBLIC = {
     "MetadataError": "errors",
     "MissingChunkError": "errors",
     "MissingDataWarning": "errors",
+    "ObjectError": "errors",
     "PrecomputedError": "errors",
     "PrecomputedStore": "zarr_store",
     "PrecomputedWarning": "errors",
     "Scale": "metadata",
     "ShardTarget": "shard_shape",
     "ShardingSpec": "metadata",
+    "SkeletonSource": "skeleton_source",
     "StorageError": "errors",
     "UnsupportedError": "errors",
     "Volume": "volume",
@@ -35,9 +37,11 @@ _PUBLIC = {
     "copy": "copying",
     "create": "layer",
     "delete": "copying",
+    "delete_skeletons": "skeleton_writing",
     "downsample": "writing",
     "open_dask": "dask_io",
     "open_layer": "layer",
+    "open_skeletons": "skeleton_source",
     "open_source": "importing",
     "open_volume": "volume",
     "plan": "writing",
@@ -46,6 +50,7 @@ _PUBLIC = {
     "to_precomputed": "writing",
     "update_scales": "writing",
     "validate": "validation",
+    "write_skeletons": "skeleton_writing",
 }
 
 __all__ = sorted(_PUBLIC)
@@ -60,6 +65,7 @@ if TYPE_CHECKING:
         MetadataError as MetadataError,
         MissingChunkError as MissingChunkError,
         MissingDataWarning as MissingDataWarning,
+        ObjectError as ObjectError,
         PrecomputedError as PrecomputedError,
         PrecomputedWarning as PrecomputedWarning,
         StorageError as StorageError,
@@ -80,6 +86,14 @@ if TYPE_CHECKING:
         VolumeInfo as VolumeInfo,
     )
     from precomputed_store.shard_shape import ShardTarget as ShardTarget
+    from precomputed_store.skeleton_source import (
+        SkeletonSource as SkeletonSource,
+        open_skeletons as open_skeletons,
+    )
+    from precomputed_store.skeleton_writing import (
+        delete_skeletons as delete_skeletons,
+        write_skeletons as write_skeletons,
+    )
     from precomputed_store.validation import validate as validate
     from precomputed_store.volume import Volume as Volume, open_volume as open_volume
     from precomputed_store.writing import (

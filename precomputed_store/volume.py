@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ from precomputed_store.selection import Bounds, BoxSelection, parse_absolute
 from precomputed_store.volume_summary import as_html, as_text
 from precomputed_store.write_plan import Unaligned
 from precomputed_store.writer import Compress, WriteOptions, as_layer_dtype, writer_for
+
+if TYPE_CHECKING:
+    from precomputed_store.skeleton_source import SkeletonSource
 
 __all__ = ["Volume", "open_volume"]
 
@@ -69,6 +72,21 @@ class Volume:
     @property
     def url(self) -> str:
         return self.layer.storage.url
+
+    @property
+    def skeletons(self) -> SkeletonSource:
+        """The skeletons of the folder that `info` links: one request for their metadata.
+
+        Raises
+        ------
+        ValueError
+            The layer links none.
+        """
+        from precomputed_store.skeleton_source import skeletons_in
+
+        if self.info.skeletons is None:
+            raise ValueError(f"{self.url}: info links no skeletons; see write_skeletons")
+        return skeletons_in(self.layer.storage.child(self.info.skeletons))
 
     @property
     def layer_type(self) -> str:
