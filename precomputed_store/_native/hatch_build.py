@@ -16,7 +16,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("precomputed_store", "_native")
 SOURCE = FOLDER / "compressed_segmentation.c"
-LIBRARY = "compressed_segmentation.so"
+LIBRARY = "compressed_segmentation.kernel"
+"""A shared library, whose name does not make a module of Python of it."""
 
 
 class NativeBuildHook(BuildHookInterface):

@@ -34,7 +34,7 @@ def is_available() -> bool:
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    path = Path(__file__).with_name("compressed_segmentation.so")
+    path = Path(__file__).with_name("compressed_segmentation.kernel")
     if sys.byteorder != "little":
         return None
     try:
