@@ -140,15 +140,6 @@ def array_stage(array: Array, sink: ArraySink, *, pending: Pending, staging: Sta
     )
 
 
-def new_token() -> str:
-    """For the names of tasks that store something: no two writes share them.
-
-    A cluster gives what it knows of a task to whoever names it again: the failure of a
-    write that is being resumed, or the success of one whose layer has been removed since.
-    """
-    return uuid.uuid4().hex
-
-
 def _map(function: Any, array: Array, *arguments: Any, name: str, dtype: Any = np.bool_) -> Array:
     """A dask array of one element for each block of another."""
     import dask.array as da
