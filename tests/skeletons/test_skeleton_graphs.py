@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 
 import networkx as nx
 import numpy as np
@@ -152,6 +153,9 @@ def test_an_object_in_voxels_is_taken_to_nm() -> None:
     assert list(as_skeleton(theirs).attributes) == ["radius", "vertex_types"]
     with pytest.raises(TypeError, match="got int"):
         as_skeleton(5)
+    navis = SimpleNamespace(vertices=[[0, 0, 0]], edges=[], nodes="a table")
+    with pytest.raises(TypeError, match=r"name nodes by id"):
+        as_skeleton(navis)
 
 
 def test_small_integers_are_stored_as_floats_by_default() -> None:
