@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from precomputed_store.skeleton.affine import scaled_radius, to_physical
-from precomputed_store.skeleton.graph import component_labels
+from precomputed_store.skeleton.graph import component_labels, distinct_edges
 
 if TYPE_CHECKING:
     from precomputed_store.skeleton.skeleton import Skeleton
@@ -31,11 +31,14 @@ def consolidate(skeleton: Skeleton, *, keep_isolated: bool) -> Skeleton:
     """Without duplicate vertices, duplicate edges and loops."""
     if len(skeleton.vertices) < 2:
         return replace(skeleton, edges=skeleton.edges[:0])
-    _, first, inverse = np.unique(
-        skeleton.vertices, axis=0, return_index=True, return_inverse=True
-    )
-    edges = np.sort(inverse.reshape(-1)[skeleton.edges].reshape(-1, 2), axis=1)
-    edges = np.unique(edges[edges[:, 0] != edges[:, 1]], axis=0)
+    # Not np.unique(axis=0), which takes several times as long.
+    order = np.lexsort(skeleton.vertices.T[::-1])
+    places = skeleton.vertices[order]
+    new = np.append(True, (places[1:] != places[:-1]).any(axis=1))
+    inverse = np.empty_like(order)
+    inverse[order] = np.cumsum(new) - 1
+    first = order[new]
+    edges = distinct_edges(inverse[skeleton.edges], len(first))
     joined = _select(skeleton, first, edges)
     if keep_isolated:
         return joined

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from precomputed_store.skeleton.skeleton import Skeleton
 
-__all__ = ["branches", "component_labels", "parents", "paths", "sections", "terminals"]
+__all__ = [
+    "branches",
+    "component_labels",
+    "distinct_edges",
+    "parents",
+    "paths",
+    "sections",
+    "terminals",
+]
 
 Indices = NDArray[np.intp]
 
@@ -147,6 +155,13 @@ def parents(skeleton: Skeleton) -> tuple[Indices, Indices, int]:
     above_each = np.array(parent, dtype=np.intp)
     tree_edges = int((above_each >= 0).sum())
     return np.array(order, dtype=np.intp), above_each, sum(map(len, neighbours)) // 2 - tree_edges
+
+
+def distinct_edges(edges: NDArray[np.integer], count: int) -> NDArray[np.int64]:
+    """Each edge once, lower end first, without loops, in rising order; `count` vertices."""
+    low, high = np.sort(edges.astype(np.int64), axis=1).T
+    codes = np.unique((low * count + high)[low != high])
+    return np.stack(np.divmod(codes, max(count, 1)), axis=1)
 
 
 def _neighbours(edges: NDArray[np.integer], count: int) -> list[list[int]]:

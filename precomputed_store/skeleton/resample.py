@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from precomputed_store.skeleton.graph import sections
+from precomputed_store.skeleton.graph import distinct_edges, sections
 
 if TYPE_CHECKING:
     from precomputed_store.skeleton.skeleton import Skeleton
@@ -31,7 +31,7 @@ def downsample(skeleton: Skeleton, factor: int) -> Skeleton:
         kept[chosen] = True
         edges.append(np.stack([chosen[:-1], chosen[1:]], axis=1))
     number = np.cumsum(kept) - 1
-    joined = np.unique(np.sort(number[np.concatenate(edges)], axis=1), axis=0)
+    joined = distinct_edges(number[np.concatenate(edges)], int(kept.sum()))
     return replace(
         skeleton,
         vertices=skeleton.vertices[kept],
@@ -47,6 +47,8 @@ def smooth(skeleton: Skeleton, window: int, *, stay_inside: bool) -> Skeleton:
         return skeleton
     vertices = skeleton.vertices.copy()
     for path in sections(skeleton):
+        if len(path) == 2:
+            continue
         positions = skeleton.vertices[path].astype(np.float64)
         # Both ways, so that the average does not shift vertices along the path.
         averaged = _average(_average(positions, window)[::-1], window)[::-1]

@@ -34,21 +34,19 @@ class _Node(NamedTuple):
 
 def read_swc(text: str, *, scale: Scale) -> tuple[Any, Any, dict[str, NDArray[Any]]]:
     """Vertices, edges and attributes, in the order of the lines."""
-    nodes = _nodes(text)
-    index = {name: number for number, name in enumerate(nodes)}
-    edges = [
-        (number, index[node.parent])
-        for number, node in enumerate(nodes.values())
-        if _has_parent(node, index)
-    ]
-    _refuse_cycles(nodes, index)
     axes, length = scale_of(scale)
-    positions = np.array([node.position for node in nodes.values()]).reshape(-1, 3)
-    radius = np.array([node.radius for node in nodes.values()], dtype=np.float64)
+    nodes = _nodes(text)
+    parent = _parents(nodes)
+    rows = list(nodes.values())
+    _refuse_cycles(parent, list(nodes), rows)
+    positions = np.array([node.position for node in rows]).reshape(-1, 3)
+    radius = np.array([node.radius for node in rows], dtype=np.float64)
     attributes: dict[str, NDArray[Any]] = {
         "radius": _as_float32(np.where(radius < 0, radius, radius * length)),
-        "vertex_types": _kinds([node.kind for node in nodes.values()]),
+        "vertex_types": _kinds([node.kind for node in rows]),
     }
+    children = np.flatnonzero(parent < len(rows))
+    edges = np.stack([children, parent[children]], axis=1)
     return _as_float32(positions * axes), edges, attributes
 
 
@@ -83,12 +81,16 @@ def _nodes(text: str) -> dict[int, _Node]:
 
 def _node(columns: list[str], line: int) -> tuple[int, _Node]:
     name, kind, parent = (_integer(columns[i]) for i in (0, 1, 6))
+    if name < 0:
+        raise ValueError(f"expected an id of at least 0, got {name}")
     x, y, z = map(float, columns[2:5])
     radius = -1.0 if columns[5].upper() in _UNKNOWN else float(columns[5])
     return name, _Node(line, kind, (x, y, z), radius, parent)
 
 
 def _integer(text: str) -> int:
+    if "." not in text:
+        return int(text)
     # Some programs write all columns as floats.
     whole, _, fraction = text.partition(".")
     if fraction.strip("0"):
@@ -96,32 +98,34 @@ def _integer(text: str) -> int:
     return int(whole)
 
 
-def _has_parent(node: _Node, index: dict[int, int]) -> bool:
-    """Whether it is no root: parents -1 and, without a node of this id, 0 mean none."""
-    if node.parent in index:
-        return True
-    if node.parent in (-1, 0):
-        return False
-    raise FormatError(f"line {node.line}: there is no node {node.parent}, its parent")
+def _parents(nodes: dict[int, _Node]) -> NDArray[np.intp]:
+    """For each node its parent's index, or the number of nodes if it is a root.
+
+    Parents -1 and, without a node of this id, 0 make a root.
+    """
+    index = {name: number for number, name in enumerate(nodes)}
+    index.setdefault(-1, len(nodes))
+    index.setdefault(0, len(nodes))
+    parents = []
+    for node in nodes.values():
+        if node.parent not in index:
+            raise FormatError(f"line {node.line}: there is no node {node.parent}, its parent")
+        parents.append(index[node.parent])
+    return np.array(parents, dtype=np.intp)
 
 
-def _refuse_cycles(nodes: dict[int, _Node], index: dict[int, int]) -> None:
-    """Every node leads to a root."""
-    rooted: set[int] = set()
-    for start in nodes:
-        way: dict[int, None] = {}
-        name = start
-        while name not in rooted and name not in way:
-            way[name] = None
-            if nodes[name].parent not in index:
-                break
-            name = nodes[name].parent
-        else:
-            if name in way:
-                raise FormatError(
-                    f"line {nodes[name].line}: node {name} is among its own ancestors"
-                )
-        rooted.update(way)
+def _refuse_cycles(parent: NDArray[np.intp], names: list[int], rows: list[_Node]) -> None:
+    """Every node leads to a root in as many steps as there are nodes."""
+    count = len(rows)
+    ancestor = np.append(parent, count)
+    for _ in range(count.bit_length()):
+        ancestor = ancestor[ancestor]
+    if (ancestor < count).any():
+        # Whoever is not at a root by now is in a cycle.
+        first = int(ancestor.min())
+        raise FormatError(
+            f"line {rows[first].line}: node {names[first]} is among its own ancestors"
+        )
 
 
 def _kinds(kinds: list[int]) -> NDArray[Any]:

@@ -48,6 +48,7 @@ def test_parent_0_is_a_node_where_there_is_one() -> None:
         ("1.5 0 0 0 0 1 -1", "line 1: expected an integer, got '1.5'"),
         ("a 0 0 0 0 1 -1", "line 1: invalid literal"),
         ("1 0 0 0 0 1 -1\n1 0 0 0 0 1 -1", "line 2: id 1 is that of line 1"),
+        ("-1 0 0 0 0 1 -1", "line 1: expected an id of at least 0, got -1"),
         ("1 0 0 0 0 1 5", "line 1: there is no node 5"),
         ("1 0 0 0 0 1 -7", "line 1: there is no node -7"),
         ("1 0 0 0 0 1 1", "line 1: node 1 is among its own ancestors"),
