@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "downsample": "Add coarser scales to a layer.",
     "info": "Show the metadata of a layer.",
     "rm": "Remove a layer, a scale, or the chunks of a region.",
+    "skeleton": "List, fetch, remove and convert skeletons.",
     "validate": "Check a layer against the specification, and its chunks on request.",
 }
 """Name of each command (and of its module) → what it does, for ``--help``."""
