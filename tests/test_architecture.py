@@ -42,6 +42,7 @@ ENGINE = {
     "engine",
     "info_edits",
     "keyed_reader",
+    "keyed_spool",
     "keyed_writer",
     "layer",
     "shard_cache",
