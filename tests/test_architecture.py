@@ -26,6 +26,7 @@ FORMAT = {
     "shard_shape",
     "sharding",
     "skeleton",
+    "spatial_grid",
     "codecs",
     "metadata",
     "downsampling",
@@ -48,6 +49,7 @@ ENGINE = {
     "shard_reader",
     "shard_source",
     "shard_writer",
+    "spatial_index",
     "validation",
     "writer",
 }
