@@ -49,6 +49,12 @@ class SpatialGrid:
     stop: tuple[float, float, float]
 
     def __post_init__(self) -> None:
+        extents = zip(self.start, self.stop, self.spec.chunk_size, strict=True)
+        if not all((b - a) / c < _MOST_CELLS for a, b, c in extents):
+            raise UnsupportedError(
+                f"spatial_index: cells of {self.spec.chunk_size} nm do not fit bounds from "
+                f"{self.start} to {self.stop} nm"
+            )
         if math.prod(self.shape) > _MOST_CELLS:
             raise UnsupportedError(
                 f"spatial_index: cells of {self.spec.chunk_size} nm make {math.prod(self.shape)} "
@@ -58,7 +64,8 @@ class SpatialGrid:
     @classmethod
     def of_scale(cls, spec: SpatialIndexSpec, scale: Scale) -> SpatialGrid:
         """The grid over a scale of the layer."""
-        corners = zip(scale.voxel_offset, scale.size, spec.resolution, strict=True)
+        resolution = spec.resolution or scale.resolution
+        corners = zip(scale.voxel_offset, scale.size, resolution, strict=True)
         start, stop = zip(*((o * r, (o + n) * r) for o, n, r in corners), strict=True)
         return cls(spec=spec, start=start, stop=stop)
 
@@ -71,7 +78,7 @@ class SpatialGrid:
 
     def name(self, cell: Cell) -> str:
         """File of a cell: ``"0-4096_0-4096_0-1800.spatial"``."""
-        digits = max(_decimals(length) for length in self.spec.resolution)
+        digits = max(map(_decimals, self.spec.resolution or (1,)))
         parts = []
         for axis, index in enumerate(cell):
             size = self.spec.chunk_size[axis]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -184,9 +185,18 @@ def layer_above(storage: Storage) -> tuple[Storage, VolumeInfo] | None:
 def grid_above(storage: Storage, spec: SpatialIndexSpec) -> SpatialGrid | None:
     """The grid of a folder's index over the layer that it lies in; None without one."""
     found = layer_above(storage)
-    for scale in () if found is None else found[1].scales:
-        if isinstance(scale, Scale) and tuple(scale.resolution) == tuple(spec.resolution):
-            return SpatialGrid.of_scale(spec, scale)
+    if found is None:
+        return None
+    if spec.resolution is None:
+        # Igneous names folders after the scale: skeletons_mip_2, mesh_mip_0_err_40.
+        match = re.search(r"mip_([0-9]{1,3})", storage.url.rpartition("/")[2])
+        index = int(match[1]) if match else 0
+        scales = found[1].scales[index : index + 1]
+    else:
+        scales = found[1].scales
+    for scale in scales:
+        if isinstance(scale, Scale) and spec.resolution in (None, tuple(scale.resolution)):
+            return SpatialGrid.of_scale(replace(spec, resolution=scale.resolution), scale)
     return None
 
 

@@ -80,8 +80,9 @@ class SpatialIndexSpec:
 
     Attributes
     ----------
-    resolution : (float, float, float)
-        Size of a voxel of the segmentation in nm, along x, y, z.
+    resolution : (float, float, float) or None
+        Size of a voxel of the segmentation in nm, along x, y, z. None in older files: that
+        of the scale that the objects were made from.
     chunk_size : (float, float, float)
         Size of a cell of the index in nm, along x, y, z.
 
@@ -91,18 +92,22 @@ class SpatialIndexSpec:
         A length is not a positive finite number.
     """
 
-    resolution: tuple[float, float, float]
+    resolution: tuple[float, float, float] | None
     chunk_size: tuple[float, float, float]
 
     def __post_init__(self) -> None:
         report = Report()
         for name in ("resolution", "chunk_size"):
-            object.__setattr__(self, name, report.lengths(getattr(self, name), name))
+            if name == "chunk_size" or self.resolution is not None:
+                object.__setattr__(self, name, report.lengths(getattr(self, name), name))
         report.raise_problems(source="spatial_index")
 
     def to_json(self) -> dict[str, Any]:
         """The member ``spatial_index``."""
-        return {"resolution": list(self.resolution), "chunk_size": list(self.chunk_size)}
+        members = {"chunk_size": list(self.chunk_size)}
+        if self.resolution is None:
+            return members
+        return {"resolution": list(self.resolution), **members}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,9 +280,11 @@ def _spatial_index(value: object, report: Report) -> SpatialIndexSpec | None:
     inner = report.at("spatial_index")
     spec = None
     if isinstance(value, Mapping):
-        resolution = inner.lengths(value.get("resolution", ABSENT), "resolution")
+        resolution = value.get("resolution")
+        if resolution is not None:
+            resolution = inner.lengths(resolution, "resolution")
         chunk_size = inner.lengths(value.get("chunk_size", ABSENT), "chunk_size")
-        if resolution is not None and chunk_size is not None:
+        if chunk_size is not None and not inner.problems:
             spec = SpatialIndexSpec(resolution=resolution, chunk_size=chunk_size)
     else:
         inner.wrong("", value, "an object with resolution and chunk_size")

@@ -171,6 +171,32 @@ def test_an_index_away_from_its_layer_is_read_by_listing(tmp_path: Path) -> None
         ps.write_skeletons(alone, data)
 
 
+def test_an_index_without_resolution_is_that_of_the_scale_in_its_name(tmp_path: Path) -> None:
+    folder = make_layer(tmp_path, (8, 8, 40)) / "skeletons_mip_0"
+    data = small_skeletons((8, 8, 40))
+    source = ps.write_skeletons(folder, data, spatial_index=cells((8, 8, 40)))
+    info = json.loads((folder / "info").read_text())
+    del info["spatial_index"]["resolution"]
+    (folder / "info").write_text(json.dumps(info))
+    older = ps.open_skeletons(folder)
+    assert older.info.to_json()["spatial_index"] == {"chunk_size": [256, 256, 640]}
+    theirs = cloudvolume_index(tmp_path)
+    from cloudvolume import Bbox
+
+    for box in boxes((8, 8, 40), count=5):
+        assert older.query_ids(box) == source.query_ids(box)
+        assert set(older.query_ids(box)) == {int(i) for i in theirs.query(Bbox(*box, dtype=float))}
+
+
+@pytest.mark.parametrize("chunk_size", [(1e-300, 8, 8), (1e-3, 1e-3, 1e-3)])
+def test_cells_without_number_are_refused(tmp_path: Path, chunk_size: Any) -> None:
+    folder = make_layer(tmp_path) / "skeletons"
+    spec = SpatialIndexSpec(resolution=(8, 8, 40), chunk_size=chunk_size)
+    with pytest.raises(ps.UnsupportedError, match="spatial_index: cells of"):
+        ps.write_skeletons(folder, {1: Skeleton([(0, 100, 0)])}, spatial_index=spec)
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
