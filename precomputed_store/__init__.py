@@ -30,6 +30,7 @@ _PUBLIC = {
     "Skeleton": "skeleton",
     "SkeletonInfo": "metadata.skeleton",
     "SkeletonSource": "skeleton_source",
+    "SpatialIndexSpec": "metadata.skeleton",
     "StorageError": "errors",
     "UnsupportedError": "errors",
     "VertexAttribute": "metadata.skeleton",
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     )
     from precomputed_store.metadata.skeleton import (
         SkeletonInfo as SkeletonInfo,
+        SpatialIndexSpec as SpatialIndexSpec,
         VertexAttribute as VertexAttribute,
     )
     from precomputed_store.shard_shape import ShardTarget as ShardTarget
