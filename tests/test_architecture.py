@@ -25,6 +25,7 @@ FORMAT = {
     "shard_shape",
     "sharding",
     "codecs",
+    "mesh",
     "metadata",
     "downsampling",
     "pyramid_plan",
@@ -39,6 +40,11 @@ ENGINE = {
     "engine",
     "info_edits",
     "layer",
+    "mesh_encoding",
+    "mesh_layouts",
+    "mesh_source",
+    "mesh_writer",
+    "object_steps",
     "shard_cache",
     "shard_queue",
     "shard_source",
@@ -102,6 +108,7 @@ def test_only_the_storage_layer_opens_files_and_file_systems() -> None:
 
 HEAVY = ["xarray", "dask", "zarr", "pandas", "aiohttp", "s3fs", "gcsfs", "rich", "click"]
 NATIVE = ["compressed_segmentation", "compresso", "fpzip", "crackle", "simplejpeg", "imagecodecs"]
+MESH = ["DracoPy", "trimesh", "fast_simplification"]
 
 
 @pytest.mark.parametrize(
@@ -110,6 +117,7 @@ NATIVE = ["compressed_segmentation", "compresso", "fpzip", "crackle", "simplejpe
         "import precomputed_store",
         "import precomputed_store; precomputed_store.open_volume",
         "import precomputed_store; precomputed_store.VolumeInfo",
+        "import precomputed_store; precomputed_store.Mesh; precomputed_store.open_meshes",
     ],
 )
 def test_importing_loads_no_ecosystem(statement: str) -> None:
@@ -118,7 +126,7 @@ def test_importing_loads_no_ecosystem(statement: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     loaded = set(shown.stdout.split())
-    assert not loaded & {*HEAVY, *NATIVE}
+    assert not loaded & {*HEAVY, *NATIVE, *MESH}
 
 
 def test_the_bare_import_loads_few_modules() -> None:

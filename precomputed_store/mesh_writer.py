@@ -1,0 +1,318 @@
+"""`write_meshes` and `delete_meshes`: meshes by segment id into a folder."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from precomputed_store.codecs.base import Buffer
+from precomputed_store.concurrency import bounded, num_cores, run_batches
+from precomputed_store.errors import MetadataError, VolumeNotFoundError
+from precomputed_store.info_edits import edit_info
+from precomputed_store.mesh import legacy
+from precomputed_store.mesh_encoding import LevelOptions, encode_legacy, encode_multilod
+from precomputed_store.mesh_layouts import LegacyLayout, manifest_name
+from precomputed_store.mesh_source import MeshSource, read_mesh_info, segment_id_of
+from precomputed_store.metadata import ShardingSpec, VolumeInfo
+from precomputed_store.metadata.mesh import MeshInfo, MeshKind
+from precomputed_store.object_steps import run_steps
+from precomputed_store.storage import Storage, open_storage, run_sync
+
+__all__ = [
+    "MeshItems",
+    "MeshWriter",
+    "delete_meshes",
+    "link_meshes",
+    "open_target",
+    "write_meshes",
+]
+
+MeshItems: TypeAlias = Mapping[int, Any] | Iterable[tuple[int, Any]]
+"""Meshes by segment id: a mapping, or pairs, which may be made one by one."""
+
+_BINARY = "application/octet-stream"
+_JSON = "application/json"
+_DEFAULT_FOLDER = "mesh"
+
+
+class Put(NamedTuple):
+    """An object to be stored."""
+
+    key: str
+    data: Buffer
+    content_type: str = _BINARY
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshWriter:
+    """Stores meshes in a folder whose `info` says how.
+
+    Attributes
+    ----------
+    storage : Storage
+    info : MeshInfo
+    levels : LevelOptions
+    """
+
+    storage: Storage
+    info: MeshInfo
+    levels: LevelOptions = field(default_factory=LevelOptions)
+
+    def write(self, items: Iterable[tuple[int, Any]]) -> int:
+        """Store meshes, a group of them at a time; how many there were."""
+        pairs = iter(items)
+        count = 0
+        while group := list(itertools.islice(pairs, 4 * num_cores())):
+            checked = [(segment_id_of(one), mesh) for one, mesh in group]
+            self._write_files(checked)
+            count += len(group)
+        return count
+
+    def _write_files(self, group: Sequence[tuple[int, Any]]) -> None:
+        puts: dict[int, list[Put]] = {}
+
+        def encode(pair: tuple[int, Any]) -> None:
+            puts[pair[0]] = self._objects(*pair)
+
+        run_batches(encode, group, workers=num_cores())
+        # Never a new manifest beside old data, or the other way round.
+        self._remove_old(list(puts))
+        put_all(self.storage, list(itertools.chain.from_iterable(puts.values())))
+
+    def _objects(self, segment_id: int, mesh: Any) -> list[Put]:
+        """What is to be stored of a mesh, in this order."""
+        if self.info.kind == "legacy":
+            name = f"{legacy.manifest_key(segment_id)}:0"
+            manifest = legacy.encode_manifest([name])
+            return [
+                Put(name, encode_legacy(mesh)),
+                Put(legacy.manifest_key(segment_id), manifest, _JSON),
+            ]
+        encoded = encode_multilod(mesh, self.info, self.levels)
+        return [
+            Put(str(segment_id), encoded.data),
+            Put(manifest_name(segment_id), encoded.manifest),
+        ]
+
+    def _remove_old(self, segment_ids: Sequence[int]) -> None:
+        if self.info.kind == "legacy":
+            # Fragments may have any names.
+            self.delete(segment_ids)
+        else:
+            self._forget(segment_ids)
+
+    def _forget(self, segment_ids: Sequence[int]) -> None:
+        """Remove meshes: first what names the data, then the data."""
+        delete_all(self.storage, [self._manifest_key(one) for one in segment_ids])
+
+    def delete(self, segment_ids: Sequence[int]) -> None:
+        """Remove meshes and everything that belongs to them; some may be absent."""
+        data = [str(one) for one in segment_ids]
+        if self.info.kind == "legacy":
+            layout = LegacyLayout(storage=self.storage)
+            listed = run_steps(self.storage, segment_ids, layout.names_steps)
+            data = [name for names in listed for name in names or []]
+        self._forget(segment_ids)
+        delete_all(self.storage, data)
+
+    def _manifest_key(self, segment_id: int) -> str:
+        legacy_kind = self.info.kind == "legacy"
+        return (legacy.manifest_key if legacy_kind else manifest_name)(segment_id)
+
+
+def put_all(storage: Storage, puts: Sequence[Put]) -> None:
+    """Store objects: those of one mesh stand next to each other, its manifest last."""
+    for manifests in (False, True):
+        chosen = [put for put in puts if _is_manifest(put.key) == manifests]
+        if storage.threaded:
+            run_batches(partial(_put, storage), chosen, workers=num_cores())
+        elif chosen:
+            run_sync(_put_all_async(storage, chosen))
+
+
+def _is_manifest(key: str) -> bool:
+    return key.endswith(".index") or legacy.segment_of(key) is not None
+
+
+def _put(storage: Storage, put: Put) -> None:
+    storage.put(put.key, put.data, content_type=put.content_type, cache_control="no-cache")
+
+
+async def _put_all_async(storage: Storage, puts: Sequence[Put]) -> None:
+    async def one(put: Put) -> None:
+        await storage.put_async(
+            put.key, put.data, content_type=put.content_type, cache_control="no-cache"
+        )
+
+    await bounded(storage.concurrency)(puts, one)
+
+
+def delete_all(storage: Storage, keys: Sequence[str]) -> None:
+    """Remove objects; some may be absent."""
+    if storage.threaded:
+        run_batches(storage.delete, keys, workers=num_cores())
+    elif keys:
+        run_sync(_delete_all_async(storage, keys))
+
+
+async def _delete_all_async(storage: Storage, keys: Sequence[str]) -> None:
+    await bounded(storage.concurrency)(keys, storage.delete_async)
+
+
+class Target(NamedTuple):
+    """Where meshes go.
+
+    Attributes
+    ----------
+    storage : Storage
+        The folder of meshes.
+    info : MeshInfo or None
+        Its `info`, if it has one.
+    volume : Storage or None
+        The layer that is to link it.
+    """
+
+    storage: Storage
+    info: MeshInfo | None
+    volume: Storage | None
+
+
+def open_target(
+    url: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
+) -> Target:
+    """The folder of meshes that a URL means: itself, or the one of the volume at it."""
+    storage = open_storage(url, storage_options=storage_options)
+    volume_info = _volume_info(storage)
+    if volume_info is not None:
+        folder = storage.child(volume_info.mesh or _DEFAULT_FOLDER)
+        return Target(folder, _stored_info(folder), storage)
+    parent, name = _parent(storage)
+    if parent is not None:
+        volume_info = _volume_info(parent)
+        links_another = volume_info is not None and volume_info.mesh not in (None, name)
+        if volume_info is None or links_another:
+            parent = None
+    return Target(storage, _stored_info(storage), parent)
+
+
+def _stored_info(storage: Storage) -> MeshInfo | None:
+    return read_mesh_info(storage) if storage.exists("info") else None
+
+
+def _volume_info(storage: Storage) -> VolumeInfo | None:
+    from precomputed_store.layer import open_layer
+
+    try:
+        layer = open_layer(storage.url, storage_options=storage.storage_options, max_redirects=0)
+    except (VolumeNotFoundError, MetadataError):
+        return None
+    return layer.info
+
+
+def _parent(storage: Storage) -> tuple[Storage | None, str]:
+    url, _, name = storage.url.rpartition("/")
+    if "://" not in url or url.endswith("//") or "::" in storage.url or "?" in storage.url:
+        return None, name
+    return replace(storage, url=url, root=None), name
+
+
+def link_meshes(volume: Storage, folder: Storage) -> None:
+    """Name a folder of meshes in the `info` of the layer that it lies in."""
+    name = folder.url.removeprefix(volume.url).strip("/")
+    edit_info(volume, lambda info: info if info.mesh else replace(info, mesh=name))
+
+
+def write_meshes(
+    url: str | os.PathLike[str],
+    meshes: MeshItems,
+    *,
+    kind: MeshKind | None = None,
+    sharding: ShardingSpec | Literal["auto"] | None = None,
+    lods: int | Literal["auto"] = "auto",
+    reduction: float = 4.0,
+    vertex_quantization_bits: Literal[10, 16] = 16,
+    draco_level: int = 7,
+    storage_options: Mapping[str, Any] | None = None,
+) -> MeshSource:
+    """Write meshes by segment id; those that are there already are replaced.
+
+    Parameters
+    ----------
+    url : str or path
+        A folder of meshes, or a volume: then its folder of meshes, by default ``mesh``. A
+        folder that lies in a volume is linked from the volume's `info`.
+    meshes : mapping of int to mesh, or iterable of (int, mesh)
+        In nanometres; whatever `precomputed_store.mesh.as_mesh` takes. For
+        ``kind="multilod"`` also a list of levels of detail, the finest first.
+    kind : {"multilod", "legacy"}, optional
+        By default what the folder has, or ``"multilod"``.
+    sharding : ShardingSpec, "auto" or None
+        Pack meshes into shards rather than two files for each.
+    lods : int or "auto"
+        Levels of detail, made by simplification.
+    reduction : float
+        How many times fewer triangles each level has than the finer one.
+    vertex_quantization_bits : {10, 16}
+        Vertices are rounded to this many steps along a node of the octree.
+    draco_level : int
+        Effort of the compression, 0 to 10.
+    storage_options : mapping, optional
+        Passed to fsspec.
+
+    Returns
+    -------
+    MeshSource
+        What is stored now.
+
+    Raises
+    ------
+    ValueError
+        The folder holds meshes of another kind; nothing is written then. Or a mesh is none.
+    UnsupportedError
+        DracoPy or fast-simplification is not installed: ``precomputed-store[meshes]``.
+    """
+    levels = LevelOptions(lods=lods, reduction=reduction, draco_level=draco_level)
+    target = open_target(url, storage_options=storage_options)
+    pairs = iter(meshes.items() if isinstance(meshes, Mapping) else meshes)
+    info = target.info
+    if info is None:
+        info = MeshInfo(kind=kind or "multilod", vertex_quantization_bits=vertex_quantization_bits)
+        put_info(target.storage, info)
+    elif kind not in (None, info.kind):
+        raise ValueError(f"{target.storage.url}: there are {info.kind} meshes, not {kind} ones")
+    MeshWriter(storage=target.storage, info=info, levels=levels).write(pairs)
+    if target.volume is not None:
+        link_meshes(target.volume, target.storage)
+    return MeshSource(storage=target.storage, info=info)
+
+
+def put_info(storage: Storage, info: MeshInfo) -> None:
+    """Store the `info` of a folder of meshes."""
+    storage.put("info", info.to_bytes(), content_type=_JSON, cache_control="no-cache")
+
+
+def delete_meshes(
+    url: str | os.PathLike[str],
+    segment_ids: Iterable[int],
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+) -> None:
+    """Remove meshes, with all fragments; segments that have none are passed over.
+
+    Parameters
+    ----------
+    url : str or path
+        A folder of meshes, or a volume whose `info` links one.
+    segment_ids : iterable of int
+    storage_options : mapping, optional
+        Passed to fsspec.
+    """
+    from precomputed_store.mesh_source import open_meshes
+
+    source = open_meshes(url, storage_options=storage_options)
+    ids = [segment_id_of(one) for one in segment_ids]
+    MeshWriter(storage=source.storage, info=source.info).delete(ids)
