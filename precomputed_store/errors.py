@@ -19,6 +19,7 @@ __all__ = [
     "MetadataError",
     "MissingChunkError",
     "MissingDataWarning",
+    "ObjectError",
     "PrecomputedError",
     "PrecomputedWarning",
     "Problem",
@@ -145,6 +146,27 @@ class MissingChunkError(ChunkError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class ObjectError(PrecomputedError, OSError):
+    """A skeleton, mesh or annotation could not be read, decoded, encoded or written.
+
+    Attributes
+    ----------
+    key : str
+        The object of storage that was read or written.
+    """
+
+    def __init__(self, message: str, *, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild_object_error, (type(self), str(self), self.key), vars(self)
+
+
+def _rebuild_object_error(cls: type[ObjectError], message: str, key: str) -> ObjectError:
+    return cls(message, key=key)
 
 
 class UnsupportedError(PrecomputedError, ValueError, NotImplementedError):

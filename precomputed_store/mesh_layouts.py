@@ -6,21 +6,34 @@ Specification: meshes.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from precomputed_store.codecs import content
 from precomputed_store.codecs.base import Buffer
-from precomputed_store.errors import ChunkError, FormatError, MetadataError
+from precomputed_store.errors import FormatError, MetadataError, ObjectError
+from precomputed_store.keyed_reader import KeyedReader
 from precomputed_store.mesh import Manifest, Mesh, NmBox, legacy
 from precomputed_store.mesh.fragments import Fragment, decode_fragment, nodes_within
 from precomputed_store.mesh.manifest import MAX_MANIFEST_BYTES
 from precomputed_store.metadata.mesh import MeshInfo
 from precomputed_store.object_steps import Request, Steps, plain_bytes
+from precomputed_store.shard_cache import forget_shard
+from precomputed_store.shard_reader import Found
 from precomputed_store.sharding import ByteRange
-from precomputed_store.storage import Storage
+from precomputed_store.storage import Blob, Storage
 
-__all__ = ["FileLayout", "LegacyLayout", "MeshLayout", "Wanted", "manifest_name", "mesh_error"]
+__all__ = [
+    "ExchangedError",
+    "FileLayout",
+    "LegacyLayout",
+    "MeshLayout",
+    "ShardLayout",
+    "Wanted",
+    "manifest_name",
+    "mesh_error",
+]
 
 MAX_FRAGMENT_BYTES = 4 << 30
 _SUFFIX = ".index"
@@ -47,10 +60,17 @@ class MeshLayout(Protocol):
     def ids(self) -> Iterator[int]:
         """Every segment that has a mesh, in no promised order."""
 
+    def prepared(self, segment_ids: Sequence[int]) -> MeshLayout:
+        """The same, once it is known where these meshes are, if that has to be looked up."""
 
-def mesh_error(storage: Storage, key: str, error: Exception) -> ChunkError:
+
+class ExchangedError(ObjectError):
+    """A shard was exchanged for another while a mesh was read from it."""
+
+
+def mesh_error(storage: Storage, key: str, error: Exception) -> ObjectError:
     """A damaged object, by its name."""
-    return ChunkError(f"{storage.url}/{key}: {error}", key=key)
+    return ObjectError(f"{storage.url}/{key}: {error}", key=key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +119,9 @@ class LegacyLayout:
     def presence_steps(self, segment_id: int) -> Steps[bool]:
         return (yield from self.names_steps(segment_id)) is not None
 
+    def prepared(self, segment_ids: Sequence[int]) -> LegacyLayout:
+        return self
+
     def ids(self) -> Iterator[int]:
         for name in self.storage.list_names():
             segment_id = legacy.segment_of(name)
@@ -137,11 +160,93 @@ class FileLayout:
     def presence_steps(self, segment_id: int) -> Steps[bool]:
         return (yield from self.manifest_steps(segment_id)) is not None
 
+    def prepared(self, segment_ids: Sequence[int]) -> FileLayout:
+        return self
+
     def ids(self) -> Iterator[int]:
         for name in self.storage.list_names():
             number = name.removesuffix(_SUFFIX)
             if number != name and number.isascii() and number.isdecimal():
                 yield int(number)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardLayout:
+    """Multi-resolution meshes in shards: the fragments lie immediately before the manifest.
+
+    Specification: meshes.md, "Sharded storage of multi-resolution mesh manifest".
+
+    Attributes
+    ----------
+    storage : Storage
+    info : MeshInfo
+    places : mapping of int to Found or None
+        Where manifests are, as far as that was looked up.
+    """
+
+    storage: Storage
+    info: MeshInfo
+    places: Mapping[int, Found | None] = field(default_factory=dict)
+
+    @property
+    def reader(self) -> KeyedReader:
+        """Reads manifests."""
+        return KeyedReader(
+            storage=self.storage,
+            sharding=self.info.sharding,
+            max_bytes=MAX_MANIFEST_BYTES,
+            noun="mesh manifest",
+        )
+
+    def prepared(self, segment_ids: Sequence[int]) -> ShardLayout:
+        return replace(self, places=self.reader.locate(segment_ids))
+
+    def mesh_steps(self, segment_id: int, wanted: Wanted) -> Steps[Mesh | None]:
+        manifest = yield from self.manifest_steps(segment_id)
+        place = self.places[segment_id]
+        if manifest is None or place is None:
+            return None
+        start = place.place.start - manifest.data_bytes
+        if start < 0:
+            message = f"{manifest.data_bytes} bytes of fragments of segment {segment_id}, but "
+            message += f"only {place.place.start} before its manifest"
+            raise mesh_error(self.storage, place.key, FormatError(message))
+        pieces = ManifestPieces(self.storage, self.info, place.key, start, place.version)
+        return (yield from pieces.mesh_steps(manifest, wanted))
+
+    def manifest_steps(self, segment_id: int) -> Steps[Manifest | None]:
+        """The manifest of a segment that was looked up; None if it has none."""
+        place = self.places[segment_id]
+        if place is None:
+            return None
+        data: Buffer = b""
+        if place.place.start < place.place.stop:
+            (blob,) = yield [Request(place.key, place.place)]
+            check_version(self.storage, place.key, blob, place.version)
+            data = b"" if blob is None else blob.data
+        try:
+            if self.info.sharding is not None and self.info.sharding.data_encoding == "gzip":
+                data = content.undo(data, "gzip", limit=MAX_MANIFEST_BYTES, allow_zlib=True)
+            return Manifest.from_bytes(data)
+        except FormatError as error:
+            message = FormatError(f"segment {segment_id}: {error}")
+            raise mesh_error(self.storage, place.key, message) from error
+
+    def presence_steps(self, segment_id: int) -> Steps[bool]:
+        yield []
+        return self.places[segment_id] is not None
+
+    def ids(self) -> Iterator[int]:
+        return self.reader.ids()
+
+
+def check_version(storage: Storage, key: str, blob: Blob | None, version: Hashable) -> None:
+    """Make sure that bytes are of the shard that said where they are."""
+    if blob is None or blob.version != version:
+        forget_shard(storage, key)
+        raise ExchangedError(
+            f"{storage.url}/{key}: it was exchanged for another while it was read", key=key
+        )
 
 
 def manifest_name(segment_id: int) -> str:
@@ -157,6 +262,7 @@ class ManifestPieces:
     info: MeshInfo
     key: str
     start: int
+    version: Hashable = None
 
     def mesh_steps(self, manifest: Manifest, wanted: Wanted) -> Steps[Mesh]:
         lod = self._lod(manifest, wanted.lod)
@@ -175,6 +281,8 @@ class ManifestPieces:
         meshes = []
         for run, blob in zip(runs, blobs, strict=True):
             size = starts[run[-1] + 1] - starts[run[0]]
+            if self.version is not None:
+                check_version(self.storage, self.key, blob, self.version)
             if blob is None or len(blob.data) != size:
                 found = "there is no such object" if blob is None else f"got {len(blob.data)}"
                 message = f"fragments of lod {lod}: expected {size} bytes, {found}"

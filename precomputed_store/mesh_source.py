@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 
 from precomputed_store.errors import UnsupportedError, VolumeNotFoundError
+from precomputed_store.keyed_reader import check_id
 from precomputed_store.mesh import Manifest, Mesh, NmBox
-from precomputed_store.mesh_layouts import FileLayout, LegacyLayout, MeshLayout, Wanted
+from precomputed_store.mesh_layouts import (
+    ExchangedError,
+    FileLayout,
+    LegacyLayout,
+    MeshLayout,
+    ShardLayout,
+    Wanted,
+)
 from precomputed_store.metadata.document import MAX_BYTES, load_document
 from precomputed_store.metadata.mesh import MeshInfo
-from precomputed_store.object_steps import plain_bytes, run_steps
+from precomputed_store.object_steps import Steps, plain_bytes, run_steps
 from precomputed_store.storage import Storage, open_storage
 
-__all__ = ["MeshSource", "open_meshes", "read_mesh_info", "segment_id_of"]
+__all__ = ["MeshSource", "open_meshes", "read_mesh_info"]
+
+T = TypeVar("T")
+_MOST_TRIES = 10
 
 MissingMesh = Literal["raise", "omit"]
 
@@ -48,7 +60,7 @@ class MeshSource:
             return LegacyLayout(storage=self.storage)
         if self.info.sharding is None:
             return FileLayout(storage=self.storage, info=self.info)
-        raise NotImplementedError
+        return ShardLayout(storage=self.storage, info=self.info)
 
     @property
     def url(self) -> str:
@@ -62,14 +74,14 @@ class MeshSource:
         KeyError
             There is none.
         """
-        return self.get([segment_id])[segment_id_of(segment_id)]
+        return self.get([segment_id])[check_id(segment_id)]
 
     def __contains__(self, segment_id: object) -> bool:
         if isinstance(segment_id, bool) or not isinstance(segment_id, int | np.integer):
             return False
         if not 0 <= int(segment_id) < 2**64:
             return False
-        return run_steps(self.storage, [int(segment_id)], self.layout.presence_steps)[0]
+        return self._run([int(segment_id)], lambda layout, one: layout.presence_steps(one))[0]
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.ids())
@@ -134,15 +146,14 @@ class MeshSource:
             A segment has no mesh, and ``missing="raise"``.
         IndexError
             A mesh has no such level of detail.
-        ChunkError
+        ObjectError
             What is stored is damaged.
         """
-        ids = list(dict.fromkeys(segment_id_of(segment_id) for segment_id in segment_ids))
+        ids = list(dict.fromkeys(check_id(segment_id) for segment_id in segment_ids))
         if missing not in ("raise", "omit"):
             raise ValueError(f"missing is {missing!r}; expected 'raise' or 'omit'")
         wanted = Wanted(lod=lod, box=None if box is None else _box(box))
-        layout = self.layout
-        found = run_steps(self.storage, ids, lambda one: layout.mesh_steps(one, wanted))
+        found = self._run(ids, lambda layout, one: layout.mesh_steps(one, wanted))
         meshes = {one: mesh for one, mesh in zip(ids, found, strict=True) if mesh is not None}
         if missing == "raise" and len(meshes) < len(ids):
             absent = [one for one in ids if one not in meshes]
@@ -166,13 +177,23 @@ class MeshSource:
         UnsupportedError
             The meshes are legacy ones.
         """
-        layout = self.layout
-        if not isinstance(layout, FileLayout):
+        if self.info.kind == "legacy":
             raise UnsupportedError(f"{self.url}: legacy meshes have no levels of detail")
-        found = run_steps(self.storage, [segment_id_of(segment_id)], layout.manifest_steps)[0]
+        found = self._run([check_id(segment_id)], _manifest_steps)[0]
         if found is None:
             raise KeyError(f"{self.url}: no mesh of segment {segment_id}")
         return found
+
+    def _run(self, ids: list[int], steps: Callable[[MeshLayout, int], Steps[T]]) -> list[T]:
+        """The results of steps, begun anew if a shard is exchanged for another meanwhile."""
+        for _ in range(_MOST_TRIES - 1):
+            with contextlib.suppress(ExchangedError):
+                return self._run_once(ids, steps)
+        return self._run_once(ids, steps)
+
+    def _run_once(self, ids: list[int], steps: Callable[[MeshLayout, int], Steps[T]]) -> list[T]:
+        layout = self.layout.prepared(ids)
+        return run_steps(self.storage, ids, lambda one: steps(layout, one))
 
     def __repr__(self) -> str:
         text = "legacy meshes"
@@ -180,6 +201,11 @@ class MeshSource:
             where = "unsharded" if self.info.sharding is None else "sharded"
             text = f"multi-resolution meshes, {where}, {self.info.vertex_quantization_bits} bits"
         return f"<precomputed_store.MeshSource {self.url}: {text}>"
+
+
+def _manifest_steps(layout: MeshLayout, segment_id: int) -> Steps[Manifest | None]:
+    assert isinstance(layout, FileLayout | ShardLayout)
+    return layout.manifest_steps(segment_id)
 
 
 def open_meshes(
@@ -252,15 +278,6 @@ def _is_known_to_be_empty(storage: Storage) -> bool:
         return storage.first_child() is None
     except (OSError, UnsupportedError):
         return False
-
-
-def segment_id_of(value: object) -> int:
-    """A segment id as a plain integer, checked."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"segment id {value!r}: expected an integer")
-    if not 0 <= int(value) < 2**64:
-        raise ValueError(f"segment id {value}: expected 0 to 2**64 - 1")
-    return int(value)
 
 
 def _box(box: NmBox) -> NmBox:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -13,13 +13,16 @@ from precomputed_store.codecs.base import Buffer
 from precomputed_store.concurrency import bounded, num_cores, run_batches
 from precomputed_store.errors import MetadataError, VolumeNotFoundError
 from precomputed_store.info_edits import edit_info
-from precomputed_store.mesh import legacy
+from precomputed_store.keyed_reader import check_id
+from precomputed_store.keyed_writer import Keyed, KeyedWriter
+from precomputed_store.mesh import Manifest, as_mesh, legacy
 from precomputed_store.mesh_encoding import LevelOptions, encode_legacy, encode_multilod
 from precomputed_store.mesh_layouts import LegacyLayout, manifest_name
-from precomputed_store.mesh_source import MeshSource, read_mesh_info, segment_id_of
+from precomputed_store.mesh_source import MeshSource, read_mesh_info
 from precomputed_store.metadata import ShardingSpec, VolumeInfo
 from precomputed_store.metadata.mesh import MeshInfo, MeshKind
 from precomputed_store.object_steps import run_steps
+from precomputed_store.shard_shape import ShardTarget, choose_id_sharding
 from precomputed_store.storage import Storage, open_storage, run_sync
 
 __all__ = [
@@ -37,6 +40,8 @@ MeshItems: TypeAlias = Mapping[int, Any] | Iterable[tuple[int, Any]]
 _BINARY = "application/octet-stream"
 _JSON = "application/json"
 _DEFAULT_FOLDER = "mesh"
+# Of all levels of detail, as measured on surfaces of voxels at 16 bits.
+_BYTES_PER_FACE = 6
 
 
 class Put(NamedTuple):
@@ -64,13 +69,36 @@ class MeshWriter:
 
     def write(self, items: Iterable[tuple[int, Any]]) -> int:
         """Store meshes, a group of them at a time; how many there were."""
-        pairs = iter(items)
+        groups = _groups((check_id(one), mesh) for one, mesh in items)
+        if self.info.sharding is not None:
+            return self._keyed.put(pair for group in groups for pair in self._packed(group))
         count = 0
-        while group := list(itertools.islice(pairs, 4 * num_cores())):
-            checked = [(segment_id_of(one), mesh) for one, mesh in group]
-            self._write_files(checked)
+        for group in groups:
+            self._write_files(group)
             count += len(group)
         return count
+
+    @property
+    def _keyed(self) -> KeyedWriter:
+        return KeyedWriter(
+            storage=self.storage,
+            sharding=self.info.sharding,
+            cache_control="no-cache",
+            # Where nothing can be guarded, a single writer is as safe as files are.
+            guarded=self.storage.can_guard,
+            before_bytes=lambda manifest: Manifest.from_bytes(manifest).data_bytes,
+        )
+
+    def _packed(self, group: Sequence[tuple[int, Any]]) -> list[tuple[int, Keyed]]:
+        """Manifests, each with its fragments before it, encoded on every core."""
+        packed: dict[int, Keyed] = {}
+
+        def encode(pair: tuple[int, Any]) -> None:
+            encoded = encode_multilod(pair[1], self.info, self.levels)
+            packed[pair[0]] = Keyed(encoded.manifest, (encoded.data,))
+
+        run_batches(encode, group, workers=num_cores())
+        return [(one, packed[one]) for one, _ in group]
 
     def _write_files(self, group: Sequence[tuple[int, Any]]) -> None:
         puts: dict[int, list[Put]] = {}
@@ -111,6 +139,9 @@ class MeshWriter:
 
     def delete(self, segment_ids: Sequence[int]) -> None:
         """Remove meshes and everything that belongs to them; some may be absent."""
+        if self.info.sharding is not None:
+            self._keyed.delete(segment_ids)
+            return
         data = [str(one) for one in segment_ids]
         if self.info.kind == "legacy":
             layout = LegacyLayout(storage=self.storage)
@@ -122,6 +153,12 @@ class MeshWriter:
     def _manifest_key(self, segment_id: int) -> str:
         legacy_kind = self.info.kind == "legacy"
         return (legacy.manifest_key if legacy_kind else manifest_name)(segment_id)
+
+
+def _groups(pairs: Iterable[tuple[int, Any]]) -> Iterator[list[tuple[int, Any]]]:
+    remaining = iter(pairs)
+    while group := list(itertools.islice(remaining, 4 * num_cores())):
+        yield group
 
 
 def put_all(storage: Storage, puts: Sequence[Put]) -> None:
@@ -251,7 +288,8 @@ def write_meshes(
     kind : {"multilod", "legacy"}, optional
         By default what the folder has, or ``"multilod"``.
     sharding : ShardingSpec, "auto" or None
-        Pack meshes into shards rather than two files for each.
+        Pack meshes into shards rather than two files for each. Automatically, all of them
+        are held in memory first, as their number and size decide.
     lods : int or "auto"
         Levels of detail, made by simplification.
     reduction : float
@@ -280,7 +318,15 @@ def write_meshes(
     pairs = iter(meshes.items() if isinstance(meshes, Mapping) else meshes)
     info = target.info
     if info is None:
-        info = MeshInfo(kind=kind or "multilod", vertex_quantization_bits=vertex_quantization_bits)
+        spec = None if sharding == "auto" else sharding
+        if sharding == "auto":
+            pairs = iter(listed := list(pairs))
+            spec = mesh_sharding(len(listed), sum(_num_faces(mesh) for _, mesh in listed))
+        info = MeshInfo(
+            kind=kind or "multilod",
+            vertex_quantization_bits=vertex_quantization_bits,
+            sharding=spec,
+        )
         put_info(target.storage, info)
     elif kind not in (None, info.kind):
         raise ValueError(f"{target.storage.url}: there are {info.kind} meshes, not {kind} ones")
@@ -288,6 +334,16 @@ def write_meshes(
     if target.volume is not None:
         link_meshes(target.volume, target.storage)
     return MeshSource(storage=target.storage, info=info)
+
+
+def mesh_sharding(num_meshes: int, num_faces: int) -> ShardingSpec:
+    """Sharding parameters for so many meshes of so many triangles altogether."""
+    num_bytes = _BYTES_PER_FACE * num_faces
+    return choose_id_sharding(num_objects=num_meshes, num_bytes=num_bytes, target=ShardTarget())
+
+
+def _num_faces(mesh: Any) -> int:
+    return len(as_mesh(mesh[0] if isinstance(mesh, list) else mesh).faces)
 
 
 def put_info(storage: Storage, info: MeshInfo) -> None:
@@ -314,5 +370,5 @@ def delete_meshes(
     from precomputed_store.mesh_source import open_meshes
 
     source = open_meshes(url, storage_options=storage_options)
-    ids = [segment_id_of(one) for one in segment_ids]
+    ids = [check_id(one) for one in segment_ids]
     MeshWriter(storage=source.storage, info=source.info).delete(ids)

@@ -5,7 +5,7 @@ Specification: sharded.md, "Shard file format".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from precomputed_store.errors import FormatError
 from precomputed_store.metadata import ShardingSpec
 from precomputed_store.sharding import (
     MAX_MINISHARD_INDEX_BYTES,
+    ByteRange,
     MinishardIndex,
     ShardLocation,
     check_placement,
@@ -24,7 +25,7 @@ from precomputed_store.sharding import (
     shard_index_bytes,
 )
 
-__all__ = ["ShardAssembler", "assemble_shard", "in_shard_order", "split_shard"]
+__all__ = ["ShardAssembler", "assemble_shard", "in_shard_order", "places_in_shard", "split_shard"]
 
 
 class ShardAssembler:
@@ -64,8 +65,17 @@ class ShardAssembler:
         """Bytes so far."""
         return len(self._buffer)
 
-    def add(self, minishard: int, chunk_id: int, data: Buffer) -> None:
+    def add(
+        self, minishard: int, chunk_id: int, data: Buffer, *, before: Sequence[Buffer] = ()
+    ) -> None:
         """Append a chunk as it is to be stored, content encoding applied.
+
+        Parameters
+        ----------
+        minishard, chunk_id : int
+        data : bytes-like
+        before : sequence of bytes-like
+            What is to lie immediately before it, under no id of its own.
 
         Raises
         ------
@@ -79,6 +89,8 @@ class ShardAssembler:
             self._minishard = minishard
         elif self._ids and chunk_id <= self._ids[-1]:
             raise ValueError(f"chunk {chunk_id} after {self._ids[-1]} in minishard {minishard}")
+        for piece in before:
+            self._buffer += piece
         self._ids.append(chunk_id)
         self._starts.append(len(self._buffer))
         self._sizes.append(len(data))
@@ -163,12 +175,21 @@ def split_shard(
         An index is damaged, lies past the end, or names a chunk that belongs elsewhere.
     """
     view = memoryview(data).cast("B")
+    places = places_in_shard(view, spec, shard=shard, num_chunks=num_chunks)
+    return {chunk_id: view[start:stop] for chunk_id, (start, stop) in places.items()}
+
+
+def places_in_shard(
+    data: Buffer, spec: ShardingSpec, *, shard: int, num_chunks: int
+) -> dict[int, ByteRange]:
+    """As `split_shard`, but where each chunk lies in `data`."""
+    view = memoryview(data).cast("B")
     if len(view) < shard_index_bytes(spec):
         raise FormatError(
             f"the file is {len(view)} bytes long, its shard index {shard_index_bytes(spec)}"
         )
     entries = np.frombuffer(view[: shard_index_bytes(spec)], "<u8").reshape(-1, 2)
-    found: dict[int, memoryview] = {}
+    found: dict[int, ByteRange] = {}
     for minishard in np.flatnonzero(entries[:, 0] != entries[:, 1]).tolist():
         try:
             index = _minishard_index_of(view, spec, minishard, num_chunks=num_chunks)
@@ -177,7 +198,7 @@ def split_shard(
             raise FormatError(f"minishard {minishard}: {error}") from error
         places = zip(index.starts.tolist(), index.stops.tolist(), strict=True)
         for chunk_id, (start, stop) in zip(index.chunk_ids.tolist(), places, strict=True):
-            found[chunk_id] = view[start:stop]
+            found[chunk_id] = ByteRange(start, stop)
     return found
 
 

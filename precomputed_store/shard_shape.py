@@ -13,7 +13,7 @@ from precomputed_store.codecs.base import Codec
 from precomputed_store.grid import XYZ, ChunkGrid
 from precomputed_store.metadata import ShardingSpec
 
-__all__ = ["ShardTarget", "choose_sharding", "expected_ratio", "shard_cells"]
+__all__ = ["ShardTarget", "choose_id_sharding", "choose_sharding", "expected_ratio", "shard_cells"]
 
 _LARGEST_MINISHARD_BITS = 32
 
@@ -122,6 +122,45 @@ def choose_sharding(
         minishard_index_encoding="gzip",
         data_encoding=data_encoding or ("gzip" if codec.compressible else "raw"),
     )
+
+
+def choose_id_sharding(
+    *,
+    num_objects: int,
+    num_bytes: int,
+    target: ShardTarget,
+    data_encoding: Literal["raw", "gzip"] = "gzip",
+) -> ShardingSpec:
+    """Sharding parameters for objects whose ids are spread in no order over 64 bits.
+
+    The hash spreads them evenly, so that shards and minishards come out about equal.
+
+    Parameters
+    ----------
+    num_objects : int
+    num_bytes : int
+        Of all of them, as they are to be stored.
+    target : ShardTarget
+    data_encoding : {"raw", "gzip"}
+    """
+    shard_bits = _log2_up(num_bytes / target.shard_bytes)
+    in_shard = num_objects / (1 << shard_bits)
+    minishard_bits = min(
+        _log2_up(24 * in_shard / target.minishard_index_bytes),
+        _whole_log2(target.shard_index_bytes / 16),
+    )
+    return ShardingSpec(
+        hash="murmurhash3_x86_128",
+        preshift_bits=0,
+        minishard_bits=minishard_bits,
+        shard_bits=shard_bits,
+        minishard_index_encoding="gzip",
+        data_encoding=data_encoding,
+    )
+
+
+def _log2_up(value: float) -> int:
+    return max(0, math.ceil(math.log2(value))) if value > 1 else 0
 
 
 def _whole_log2(value: float) -> int:

@@ -1,289 +1,70 @@
-"""Reading chunks out of shards: indices once, data in coalesced ranges.
+"""Chunks out of shards.
 
-A chunk whose indices are not known costs three requests (shard index entry, minishard
-index, data); one whose indices are cached costs one. Indices are cached per process.
+Specification: sharded.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias, TypeVar
+from functools import cached_property
+from typing import Any
 
 from precomputed_store.chunk_source import ChunkBytes, Deliver, Throttle
 from precomputed_store.codecs import content
 from precomputed_store.codecs.base import Buffer
-from precomputed_store.errors import ChunkError, FormatError, StorageError
+from precomputed_store.errors import ChunkError
 from precomputed_store.grid import XYZ
 from precomputed_store.metadata import ShardingSpec
-from precomputed_store.shard_cache import KnownIndex, forget_shard, known_indices
+from precomputed_store.shard_reader import ShardReader
 from precomputed_store.sharding import (
     MAX_MINISHARD_INDEX_BYTES,
-    ByteRange,
     MinishardIndex,
     ShardLocation,
-    check_placement,
-    coalesce,
     locate,
-    parse_minishard_index,
-    parse_shard_index_entry,
-    shard_name,
 )
 from precomputed_store.storage import Blob, Storage
 
 __all__ = ["ShardSource"]
 
-MAX_GAP_BYTES = 64 << 10
-TRUSTED_S = 10.0
-"""How long an index that was read over a network is believed to lack what it lacks, and one
-of a shard whose version is unknown to be that of the shard."""
-MAX_REQUEST_BYTES = 16 << 20
-
-_EMPTY = parse_minishard_index(
-    b"",
-    ShardingSpec(hash="identity", preshift_bits=0, minishard_bits=0, shard_bits=0),
-)
-
-_MOST_LOOKS = 20
 _MARGIN_INDEX_BYTES = 1 << 20
-
-T = TypeVar("T")
-Steps: TypeAlias = Generator[ByteRange, Blob | None, T]
-"""Asks for bytes of a shard, gets them (None: there is no shard, or throws), returns."""
-
-_NO_BYTES = Blob(b"", None)
-"""A chunk that the index gives no bytes: not missing, but corrupt, which decoding finds."""
-
-
-class _Wanted(NamedTuple):
-    """A chunk whose place in a shard of some version is known."""
-
-    cell: XYZ
-    version: Hashable
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardSource:
-    """Chunks in shards.
-
-    Specification: sharded.md.
-    """
+    """Chunks in shards."""
 
     storage: Storage
     chunks: ChunkBytes
     sharding: ShardingSpec
 
-    def key(self, cell: XYZ) -> str:
-        location = locate(self.sharding, self.chunks.scale.grid.chunk_id(cell))
-        return self._shard_key(location)
-
-    def _shard_key(self, location: ShardLocation) -> str:
-        return f"{self.chunks.scale.key}/{shard_name(self.sharding, location.shard)}"
-
-    def fetch(self, cell: XYZ) -> Blob | None:
-        chunk_id = self.chunks.scale.grid.chunk_id(cell)
-        location = locate(self.sharding, chunk_id)
-        return self._run(self._shard_key(location), self._chunk_steps(location, chunk_id))
-
-    def _chunk_steps(self, location: ShardLocation, chunk_id: int) -> Steps[Blob | None]:
-        """Fetch a chunk: each step asks for bytes of its shard and gets them.
-
-        A shard may be exchanged for another between two steps. Then its version is another,
-        or the bytes asked for are not there, and it is looked up anew.
-        """
-        key = self._shard_key(location)
-        known = self._known(location)
-        failed: tuple[Hashable, StorageError] | None = None
-        for _ in range(_MOST_LOOKS):
-            is_new = known is None
-            if known is None:
-                known = yield from self._index_steps(location)
-            if failed is not None and failed[0] == known.version:
-                raise failed[1]
-            place = known.index.find(chunk_id)
-            if place is None:
-                if is_new or (yield from self._is_still(known, location)):
-                    return None
-            elif place.start == place.stop:
-                return _NO_BYTES
-            else:
-                self._check_size(place, key)
-                try:
-                    blob = yield place
-                except StorageError as error:
-                    failed = known.version, error
-                else:
-                    if blob is None or blob.version == known.version:
-                        return self._chunk(blob, place, key)
-            forget_shard(self.storage, key)
-            known = None
-        raise self._changing(key)
-
-    def _known(self, location: ShardLocation) -> KnownIndex | None:
-        """The index that was read of a minishard, if it may still be used."""
-        known = known_indices.get(self.storage, self._shard_key(location), location.minishard)
-        if known is not None and known.version is None and known.age_s >= TRUSTED_S:
-            return None
-        return known
-
-    def _is_still(self, known: KnownIndex, location: ShardLocation) -> Steps[bool]:
-        """Whether an index that lacks a chunk is that of the shard as it is now."""
-        if known.version is None or (not self.storage.threaded and known.age_s < TRUSTED_S):
-            return True
-        entry = yield self._entry_range(location)
-        if entry is None or entry.version != known.version:
-            return False
-        fresh = KnownIndex(index=known.index, version=known.version)
-        known_indices.put(self.storage, self._shard_key(location), location.minishard, fresh)
-        return True
-
-    def _index_steps(self, location: ShardLocation) -> Steps[KnownIndex]:
-        """Look up a minishard index: its place, then the index itself, of the same shard."""
-        key = self._shard_key(location)
-        failed: tuple[Hashable, StorageError] | None = None
-        for _ in range(_MOST_LOOKS):
-            entry = yield self._entry_range(location)
-            if entry is None:
-                return KnownIndex(index=_EMPTY, version=None)
-            if failed is not None and failed[0] == entry.version:
-                raise failed[1]
-            place = self._entry(entry.data, key)
-            if place is None:
-                return KnownIndex(index=_EMPTY, version=entry.version)
-            try:
-                blob = yield place
-            except StorageError as error:
-                failed = entry.version, error
-                continue
-            if blob is not None and blob.version == entry.version:
-                return self._remember(location, blob, place)
-        raise self._changing(key)
-
-    def _run(self, key: str, steps: Steps[T]) -> T:
-        """Carry steps out, with blocking requests."""
-        try:
-            wanted = next(steps)
-            while True:
-                try:
-                    blob = self.storage.get(key, wanted)
-                except StorageError as error:
-                    wanted = steps.throw(error)
-                else:
-                    wanted = steps.send(blob)
-        except StopIteration as done:
-            result: T = done.value
-            return result
-
-    async def _run_async(self, key: str, steps: Steps[T]) -> T:
-        """Carry steps out, with requests of an event loop."""
-        try:
-            wanted = next(steps)
-            while True:
-                try:
-                    blob = await self.storage.get_async(key, wanted)
-                except StorageError as error:
-                    wanted = steps.throw(error)
-                else:
-                    wanted = steps.send(blob)
-        except StopIteration as done:
-            result: T = done.value
-            return result
-
-    async def fetch_many(self, cells: Sequence[XYZ], deliver: Deliver, throttle: Throttle) -> None:
-        ids = {self.chunks.scale.grid.chunk_id(cell): cell for cell in cells}
-        wanted: dict[ShardLocation, list[int]] = {}
-        for chunk_id in ids:
-            wanted.setdefault(locate(self.sharding, chunk_id), []).append(chunk_id)
-        found: dict[str, dict[ByteRange, list[_Wanted]]] = {}
-
-        async def look_up(location: ShardLocation) -> None:
-            key = self._shard_key(location)
-            known = await self._index_for(location, wanted[location])
-            for chunk_id in wanted[location]:
-                place = known.index.find(chunk_id)
-                if place is None or place.start == place.stop:
-                    await deliver(ids[chunk_id], None if place is None else _NO_BYTES)
-                else:
-                    self._check_size(place, key)
-                    chunk = _Wanted(ids[chunk_id], known.version)
-                    found.setdefault(key, {}).setdefault(place, []).append(chunk)
-
-        await throttle(list(wanted), look_up)
-        await self._fetch_ranges(found, deliver, throttle)
-
-    async def _index_for(self, location: ShardLocation, chunk_ids: Iterable[int]) -> KnownIndex:
-        """The index of a minishard, read anew if it lacks a chunk and is not fresh."""
-        key = self._shard_key(location)
-        known = self._known(location)
-        if known is not None:
-            complete = all(known.index.find(chunk_id) for chunk_id in chunk_ids)
-            if complete or await self._run_async(key, self._is_still(known, location)):
-                return known
-        return await self._run_async(key, self._index_steps(location))
-
-    async def _fetch_ranges(
-        self,
-        found: Mapping[str, Mapping[ByteRange, Sequence[_Wanted]]],
-        deliver: Deliver,
-        throttle: Throttle,
-    ) -> None:
-        requests = [
-            (key, whole, members)
-            for key, ranges in found.items()
-            for whole, members in coalesce(
-                ranges, max_gap=MAX_GAP_BYTES, max_bytes=MAX_REQUEST_BYTES
-            )
-        ]
-
-        async def fetch(request: tuple[str, ByteRange, Iterable[ByteRange]]) -> None:
-            key, whole, members = request
-            try:
-                blob = await self.storage.get_async(key, whole)
-            except StorageError:
-                # Which chunk is at fault, and whether the shard was exchanged, shows one by one.
-                blob = None
-            view = memoryview(b"" if blob is None else blob.data)
-            for place in members:
-                data = view[place.start - whole.start : place.stop - whole.start]
-                for cell, version in found[key][place]:
-                    if blob is not None and blob.version == version:
-                        await deliver(cell, self._chunk(Blob(data, None), place, key))
-                    else:
-                        await deliver(cell, await self._fetch_alone(cell))
-
-        await throttle(requests, fetch)
-
-    async def _fetch_alone(self, cell: XYZ) -> Blob | None:
-        chunk_id = self.chunks.scale.grid.chunk_id(cell)
-        location = locate(self.sharding, chunk_id)
-        steps = self._chunk_steps(location, chunk_id)
-        return await self._run_async(self._shard_key(location), steps)
-
-    def _check_size(self, place: ByteRange, key: str) -> None:
-        """Refuse to read more for a chunk than any chunk of this scale can be."""
-        size = place.stop - place.start
-        if size > self.chunks.most_stored:
-            raise self._error(
-                f"its index gives a chunk {size} bytes; expected at most "
-                f"{self.chunks.most_stored}",
-                key,
-            )
-
-    def _changing(self, key: str) -> ChunkError:
-        return self._error(
-            f"it was exchanged for another each of the {_MOST_LOOKS} times it was read", key
+    @cached_property
+    def _reader(self) -> ShardReader:
+        # 24 bytes for every chunk; and some for chunks that a smaller `info` left outside.
+        index_bytes = 24 * self.chunks.scale.grid.num_cells + _MARGIN_INDEX_BYTES
+        return ShardReader(
+            storage=self.storage,
+            folder=self.chunks.scale.key,
+            sharding=self.sharding,
+            most_object_bytes=self.chunks.most_stored,
+            most_index_bytes=min(index_bytes, MAX_MINISHARD_INDEX_BYTES),
+            noun="chunk",
+            error=ChunkError,
         )
 
-    def _chunk(self, blob: Blob | None, place: ByteRange, key: str) -> Blob:
-        """A chunk's bytes in a shard, exactly as many as the index says."""
-        size = place.stop - place.start
-        if blob is None or len(blob.data) != size:
-            raise self._error(
-                f"the shard ends after {len(blob.data) if blob else 0} of {size} bytes "
-                f"that its index gives a chunk at {place.start}",
-                key,
-            )
-        return Blob(blob.data, None if self.sharding.data_encoding == "raw" else "gzip")
+    def key(self, cell: XYZ) -> str:
+        return self._reader.key(locate(self.sharding, self.chunks.scale.grid.chunk_id(cell)))
+
+    def fetch(self, cell: XYZ) -> Blob | None:
+        return self._reader.fetch(self.chunks.scale.grid.chunk_id(cell))
+
+    async def fetch_many(self, cells: Sequence[XYZ], deliver: Deliver, throttle: Throttle) -> None:
+        by_id = {self.chunks.scale.grid.chunk_id(cell): cell for cell in cells}
+
+        async def deliver_cell(chunk_id: int, blob: Blob | None) -> None:
+            await deliver(by_id[chunk_id], blob)
+
+        await self._reader.fetch_many(by_id, deliver_cell, throttle)
 
     def unpack(self, blob: Blob, cell: XYZ) -> Buffer:
         if blob.content_encoding is None:
@@ -291,55 +72,13 @@ class ShardSource:
         # neuroglancer-scripts writes zlib streams where the specification says gzip.
         return content.undo(blob.data, "gzip", limit=self.chunks.limit(cell), allow_zlib=True)
 
-    def _error(self, message: str, key: str) -> ChunkError:
-        return ChunkError(f"{self.storage.url}/{key}: {message}", key=key)
-
     def minishard_index(self, location: ShardLocation) -> MinishardIndex:
         """The index of a minishard as it is stored now. For threads."""
-        return self._run(self._shard_key(location), self._index_steps(location)).index
+        return self._reader.minishard_index(location)
 
     async def minishard_index_async(self, location: ShardLocation) -> MinishardIndex:
         """As `minishard_index`, from any event loop."""
-        known = await self._run_async(self._shard_key(location), self._index_steps(location))
-        return known.index
+        return await self._reader.minishard_index_async(location)
 
-    @staticmethod
-    def _entry_range(location: ShardLocation) -> ByteRange:
-        return ByteRange(16 * location.minishard, 16 * location.minishard + 16)
-
-    def _entry(self, data: Buffer, key: str) -> ByteRange | None:
-        if len(data) != 16:
-            raise self._error(f"the shard index ends after {len(data)} of 16 bytes", key)
-        try:
-            place = parse_shard_index_entry(data, self.sharding)
-        except FormatError as error:
-            raise self._error(str(error), key) from error
-        if place is not None and place.stop - place.start > self._most_index_bytes:
-            raise self._error(f"the minishard index is {place.stop - place.start} bytes", key)
-        return place
-
-    def _remember(self, location: ShardLocation, blob: Blob, place: ByteRange) -> KnownIndex:
-        key = self._shard_key(location)
-        try:
-            if len(blob.data) != place.stop - place.start:
-                raise FormatError(f"the shard ends after {len(blob.data)} bytes of it")
-            index = parse_minishard_index(self._unpack_index(blob.data), self.sharding)
-            check_placement(index, self.sharding, location)
-        except FormatError as error:
-            message = f"minishard index {location.minishard}: {error}"
-            raise self._error(message, key) from error
-        known = KnownIndex(index=index, version=blob.version)
-        known_indices.put(self.storage, key, location.minishard, known)
-        return known
-
-    def _unpack_index(self, data: Buffer) -> Buffer:
-        if self.sharding.minishard_index_encoding == "raw":
-            return data
-        limit = self._most_index_bytes
-        return content.undo(data, "gzip", limit=limit, allow_zlib=True)
-
-    @property
-    def _most_index_bytes(self) -> int:
-        """24 bytes for every chunk; and some for chunks that a smaller `info` left outside."""
-        expected = 24 * self.chunks.scale.grid.num_cells + _MARGIN_INDEX_BYTES
-        return min(expected, MAX_MINISHARD_INDEX_BYTES)
+    def __getstate__(self) -> dict[str, Any]:
+        return {"storage": self.storage, "chunks": self.chunks, "sharding": self.sharding}

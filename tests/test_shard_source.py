@@ -14,7 +14,7 @@ import pytest
 from servers.web import WebServer
 
 import precomputed_store as ps
-from precomputed_store import shard_source
+from precomputed_store import shard_reader
 from precomputed_store.shard_cache import clear_index_cache, known_indices
 from tests.oracles import make_info, tensorstore_write
 
@@ -74,7 +74,7 @@ def test_a_shard_that_was_exchanged_is_looked_up_anew(site: Site) -> None:
 def test_a_chunk_that_was_missing_is_found_when_it_comes(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_source, "TRUSTED_S", 0.0)
+    monkeypatch.setattr(shard_reader, "TRUSTED_S", 0.0)
     small, large = filled(1), filled(2)
     small[24:] = 0
     site.write(small)
@@ -95,7 +95,7 @@ def test_an_index_is_not_trusted_for_ever_where_shards_have_no_versions(
     volume = site.open()
     np.testing.assert_array_equal(volume[...][..., 0], small)
     site.write(large)
-    monkeypatch.setattr(shard_source, "TRUSTED_S", 0.0)
+    monkeypatch.setattr(shard_reader, "TRUSTED_S", 0.0)
     np.testing.assert_array_equal(volume[...][..., 0], large)
     np.testing.assert_array_equal(volume[24:32, 0:8, 0:8][..., 0], large[24:, :8, :8])
 

@@ -8,6 +8,7 @@ from precomputed_store.metadata.mesh import MeshInfo
 from precomputed_store.metadata.scale import DamagedScale, Scale
 from precomputed_store.metadata.selector import ScaleSelector, describe_scales
 from precomputed_store.metadata.sharding import ShardingSpec
+from precomputed_store.metadata.skeleton import SkeletonInfo, SpatialIndexSpec, VertexAttribute
 from precomputed_store.metadata.volume import VolumeInfo, redirect_target
 
 __all__ = [
@@ -19,6 +20,9 @@ __all__ = [
     "Scale",
     "ScaleSelector",
     "ShardingSpec",
+    "SkeletonInfo",
+    "SpatialIndexSpec",
+    "VertexAttribute",
     "VolumeInfo",
     "describe_scales",
     "load_document",

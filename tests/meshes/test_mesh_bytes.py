@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ def test_an_info_comes_back_with_what_is_unknown() -> None:
 
 
 def test_every_problem_of_an_info_is_listed() -> None:
+    spec = ShardingSpec(hash="identity", preshift_bits=0, minishard_bits=1, shard_bits=2)
     with pytest.raises(MetadataError) as error:
         MeshInfo.from_json(
             {
@@ -68,7 +70,6 @@ def test_every_problem_of_an_info_is_listed() -> None:
         "lod_scale_multiplier",
     ]
     with pytest.raises(MetadataError, match="cannot be sharded"):
-        spec = ShardingSpec(hash="identity", preshift_bits=0, minishard_bits=1, shard_bits=2)
         MeshInfo(kind="legacy", sharding=spec)
     with pytest.raises(MetadataError, match="@type"):
         MeshInfo.from_json({"@type": "neuroglancer_skeletons"})
@@ -270,7 +271,7 @@ def test_no_triangle_crosses_the_middle_of_a_coarser_node(bits: int) -> None:
     middle = 2 ** (bits - 1)
     for lod in (1, 2):
         starts = manifest.fragment_starts(lod).tolist()
-        for start, stop in zip(starts, starts[1:], strict=False):
+        for start, stop in itertools.pairwise(starts):
             points, faces = draco.decode(encoded.data[start:stop], bits=bits)
             corners = points[faces].astype(int)
             low, high = corners.min(axis=1), corners.max(axis=1)

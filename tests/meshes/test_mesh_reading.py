@@ -6,6 +6,7 @@ import json
 import pickle
 import struct
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import precomputed_store as ps
 from precomputed_store.errors import ObjectError
 from precomputed_store.mesh import Mesh
 from tests.meshes.mesh_builders import layer_folder, sphere
+from tests.servers.web import WebServer
 
 
 def peer(folder: Path) -> CloudVolume:
@@ -26,8 +28,14 @@ def legacy_layer(tmp_path: Path) -> Path:
     """Two segments, one of two fragments, gzipped, as CloudVolume writes them."""
     folder = layer_folder(tmp_path / "layer", mesh="mesh_mip_0")
     (folder / "mesh_mip_0").mkdir()
-    for name, mesh in (("5:0:a", sphere(4)), ("5:0:b", sphere(6)), ("18446744073709551615:x", sphere())):
-        data = struct.pack("<I", len(mesh.vertices)) + mesh.vertices.tobytes() + mesh.faces.tobytes()
+    for name, mesh in (
+        ("5:0:a", sphere(4)),
+        ("5:0:b", sphere(6, shift=5000.5)),
+        ("18446744073709551615:x", sphere(shift=-9000)),
+    ):
+        data = (
+            struct.pack("<I", len(mesh.vertices)) + mesh.vertices.tobytes() + mesh.faces.tobytes()
+        )
         (folder / "mesh_mip_0" / name).write_bytes(data)
     (folder / "mesh_mip_0" / "5:0").write_text('{"fragments": ["5:0:a", "5:0:b"]}')
     (folder / "mesh_mip_0" / f"{2**64 - 1}:0").write_text(
@@ -79,7 +87,7 @@ def test_a_missing_segment_is_an_error_or_left_out(legacy_layer: Path) -> None:
         source[6]
     with pytest.raises(IndexError, match="one level of detail"):
         source.get([5], lod=1)
-    with pytest.raises(ValueError, match="expected 0 to"):
+    with pytest.raises(ValueError, match="expected an integer from 0"):
         source.get([-1])
     with pytest.raises(ValueError, match="lower and an upper corner"):
         source.get([5], box=((0, 0, 0), (1, 1)))
@@ -193,7 +201,7 @@ def test_damaged_multi_resolution_meshes_name_the_object(tmp_path: Path) -> None
     with pytest.raises(ps.StorageError, match="m/3"):
         source[3]
     (folder / "3").unlink()
-    with pytest.raises(ObjectError, match="m/3: .*no such object"):
+    with pytest.raises(ObjectError, match=r"m/3: .*no such object"):
         source[3]
     (folder / "3.index").write_bytes(b"short")
     with pytest.raises(ObjectError, match=r"3\.index: manifest is 5 bytes"):
@@ -201,5 +209,26 @@ def test_damaged_multi_resolution_meshes_name_the_object(tmp_path: Path) -> None
 
 
 @pytest.mark.server
-def test_meshes_are_read_over_http(legacy_layer: Path, web_server: object) -> None:
-    pytest.skip("filled in with the server")
+def test_meshes_are_read_over_http(legacy_layer: Path, web_server: WebServer) -> None:
+    for path in (legacy_layer / "mesh_mip_0").iterdir():
+        web_server.add(f"/m/{path.name}", path.read_bytes())
+    source = ps.open_meshes(f"{web_server.url}/m")
+    local = ps.open_meshes(legacy_layer)
+    assert source.get([5, 2**64 - 1, 6], missing="omit") == local.get([5, 2**64 - 1])
+    with pytest.raises(ps.UnsupportedError):
+        source.ids()
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("sharding", [None, "auto"])
+def test_multi_resolution_meshes_are_read_over_http(
+    sharding: Literal["auto"] | None, tmp_path: Path, web_server: WebServer
+) -> None:
+    meshes = {number: sphere(number) for number in range(3, 9)}
+    local = ps.write_meshes(tmp_path / "m", meshes, lods=2, sharding=sharding)
+    for path in (tmp_path / "m").iterdir():
+        web_server.add(f"/m/{path.name}", path.read_bytes())
+    source = ps.open_meshes(f"{web_server.url}/m")
+    assert source.get(meshes, lod=1) == local.get(meshes, lod=1)
+    assert 3 in source
+    assert 2 not in source
