@@ -41,6 +41,7 @@ _PUBLIC = {
     "delete": "copying",
     "delete_meshes": "mesh_writer",
     "downsample": "writing",
+    "make_meshes": "meshing",
     "open_dask": "dask_io",
     "open_layer": "layer",
     "open_meshes": "mesh_source",
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
         delete_meshes as delete_meshes,
         write_meshes as write_meshes,
     )
+    from precomputed_store.meshing import make_meshes as make_meshes
     from precomputed_store.metadata import (
         MeshInfo as MeshInfo,
         Scale as Scale,

@@ -26,7 +26,7 @@ from precomputed_store.metadata.mesh import MeshInfo
 from precomputed_store.object_steps import Steps, plain_bytes, run_steps
 from precomputed_store.storage import Storage, open_storage
 
-__all__ = ["MeshSource", "open_meshes", "read_mesh_info"]
+__all__ = ["MeshSource", "linked_meshes", "open_meshes", "read_mesh_info"]
 
 T = TypeVar("T")
 _MOST_TRIES = 10
@@ -242,17 +242,20 @@ def open_meshes(
     storage = open_storage(url, storage_options=storage_options)
     document = _document(storage)
     if document is not None and "scales" in document:
-        linked = document.get("mesh")
-        if not isinstance(linked, str) or not linked:
-            raise VolumeNotFoundError(
-                f"{storage.url}: the volume's info links no meshes; make_meshes makes some"
-            )
-        return MeshSource(
-            storage=storage.child(linked), info=read_mesh_info(storage.child(linked))
-        )
+        return linked_meshes(storage, document.get("mesh"))
     if document is None and _is_known_to_be_empty(storage):
         raise VolumeNotFoundError(f"{storage.url}: there is nothing here")
     return MeshSource(storage=storage, info=_info(storage, document))
+
+
+def linked_meshes(volume: Storage, folder: object) -> MeshSource:
+    """The meshes in the folder that a volume's `info` names."""
+    if not isinstance(folder, str) or not folder:
+        raise VolumeNotFoundError(
+            f"{volume.url}: the volume's info links no meshes; make_meshes makes some"
+        )
+    storage = volume.child(folder)
+    return MeshSource(storage=storage, info=read_mesh_info(storage))
 
 
 def read_mesh_info(storage: Storage) -> MeshInfo:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ from precomputed_store.selection import Bounds, BoxSelection, parse_absolute
 from precomputed_store.volume_summary import as_html, as_text
 from precomputed_store.write_plan import Unaligned
 from precomputed_store.writer import Compress, WriteOptions, as_layer_dtype, writer_for
+
+if TYPE_CHECKING:
+    from precomputed_store.mesh_source import MeshSource
 
 __all__ = ["Volume", "open_volume"]
 
@@ -69,6 +72,19 @@ class Volume:
     @property
     def url(self) -> str:
         return self.layer.storage.url
+
+    @property
+    def meshes(self) -> MeshSource:
+        """The meshes that the layer's `info` links, by segment id. Reads their `info`.
+
+        Raises
+        ------
+        VolumeNotFoundError
+            It links none.
+        """
+        from precomputed_store.mesh_source import linked_meshes
+
+        return linked_meshes(self.layer.storage, self.info.mesh)
 
     @property
     def layer_type(self) -> str:

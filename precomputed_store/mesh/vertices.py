@@ -17,16 +17,35 @@ _PLANE_TOLERANCE = 1e-5
 
 
 def unique_rows(rows: Rows) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Index of the first of each group of equal rows, and the group of each row."""
+    """Index of the first of each group of equal rows, and the group of each row.
+
+    Rows are of three numbers, float32 or uint32.
+    """
     if not len(rows):
         return np.empty(0, np.intp), np.empty(0, np.intp)
-    # Minus zero equals zero, but not byte by byte.
-    packed = np.ascontiguousarray(rows + 0).view(f"V{rows.dtype.itemsize * rows.shape[1]}")
-    _, first, group = np.unique(packed.ravel(), return_index=True, return_inverse=True)
-    order = np.argsort(first, kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return first[order], rank[group.ravel()]
+    keys = _keys(rows)
+    order = np.lexsort(keys)
+    is_new = np.ones(len(rows), bool)
+    is_new[1:] = np.any([key[order[1:]] != key[order[:-1]] for key in keys], axis=0)
+    # Sorting is stable: the first row of each group stands in front.
+    number = np.cumsum(is_new) - 1
+    first = order[is_new]
+    by_place = np.argsort(first, kind="stable")
+    rank = np.empty_like(by_place)
+    rank[by_place] = np.arange(len(by_place))
+    group = np.empty(len(rows), np.intp)
+    group[order] = rank[number]
+    return first[by_place], group
+
+
+def _keys(rows: Rows) -> list[npt.NDArray[np.uint64]]:
+    """Columns of 64 bits that are equal where three numbers of up to 32 bits are."""
+    # Minus zero equals zero, but not bit by bit.
+    x, y, z = np.ascontiguousarray((rows + 0).astype(rows.dtype, copy=False).T).view(np.uint32)
+    x, y, z = x.astype(np.uint64), y.astype(np.uint64), z.astype(np.uint64)
+    if rows.dtype.kind == "u" and max(x.max(), y.max(), z.max()) < 1 << 21:
+        return [x | y << np.uint64(21) | z << np.uint64(42)]
+    return [z, x | y << np.uint64(32)]
 
 
 def merge_equal(
