@@ -22,14 +22,15 @@ _PUBLIC = {
     "MeshSource": "mesh_source",
     "MetadataError": "errors",
     "MissingChunkError": "errors",
-    "ObjectError": "errors",
     "MissingDataWarning": "errors",
+    "ObjectError": "errors",
     "PrecomputedError": "errors",
     "PrecomputedStore": "zarr_store",
     "PrecomputedWarning": "errors",
     "Scale": "metadata",
     "ShardTarget": "shard_shape",
     "ShardingSpec": "metadata",
+    "SkeletonSource": "skeleton_source",
     "StorageError": "errors",
     "UnsupportedError": "errors",
     "Volume": "volume",
@@ -40,11 +41,13 @@ _PUBLIC = {
     "create": "layer",
     "delete": "copying",
     "delete_meshes": "mesh_writer",
+    "delete_skeletons": "skeleton_writing",
     "downsample": "writing",
     "make_meshes": "meshing",
     "open_dask": "dask_io",
     "open_layer": "layer",
     "open_meshes": "mesh_source",
+    "open_skeletons": "skeleton_source",
     "open_source": "importing",
     "open_volume": "volume",
     "plan": "writing",
@@ -54,6 +57,7 @@ _PUBLIC = {
     "update_scales": "writing",
     "validate": "validation",
     "write_meshes": "mesh_writer",
+    "write_skeletons": "skeleton_writing",
 }
 
 __all__ = sorted(_PUBLIC)
@@ -97,6 +101,14 @@ if TYPE_CHECKING:
         VolumeInfo as VolumeInfo,
     )
     from precomputed_store.shard_shape import ShardTarget as ShardTarget
+    from precomputed_store.skeleton_source import (
+        SkeletonSource as SkeletonSource,
+        open_skeletons as open_skeletons,
+    )
+    from precomputed_store.skeleton_writing import (
+        delete_skeletons as delete_skeletons,
+        write_skeletons as write_skeletons,
+    )
     from precomputed_store.validation import validate as validate
     from precomputed_store.volume import Volume as Volume, open_volume as open_volume
     from precomputed_store.writing import (

@@ -142,7 +142,7 @@ class KeyedReader:
             There are no shards.
         """
         wanted = _distinct(ids)
-        places = run_sync(self._shards.find_many(wanted, self._throttle))
+        places = run_sync(self._shards.find_many(wanted, self._throttle, fresh=True))
         return {object_id: places[object_id] for object_id in wanted}
 
     def read_ranges(self, places: Sequence[Found]) -> list[bytes]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 
-from precomputed_store.errors import UnsupportedError, VolumeNotFoundError
+from precomputed_store.errors import ObjectError, UnsupportedError, VolumeNotFoundError
 from precomputed_store.keyed_reader import check_id
 from precomputed_store.mesh import Manifest, Mesh, NmBox
 from precomputed_store.mesh_layouts import (
@@ -32,6 +32,13 @@ T = TypeVar("T")
 _MOST_TRIES = 10
 
 MissingMesh = Literal["raise", "omit"]
+
+
+class MissingMeshError(ObjectError, KeyError):
+    """A segment has no mesh."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -71,8 +78,8 @@ class MeshSource:
 
         Raises
         ------
-        KeyError
-            There is none.
+        MissingMeshError
+            There is none; it is a `KeyError` as well.
         """
         return self.get([segment_id])[check_id(segment_id)]
 
@@ -142,7 +149,7 @@ class MeshSource:
 
         Raises
         ------
-        KeyError
+        MissingMeshError
             A segment has no mesh, and ``missing="raise"``.
         IndexError
             A mesh has no such level of detail.
@@ -157,7 +164,7 @@ class MeshSource:
         meshes = {one: mesh for one, mesh in zip(ids, found, strict=True) if mesh is not None}
         if missing == "raise" and len(meshes) < len(ids):
             absent = [one for one in ids if one not in meshes]
-            raise KeyError(
+            raise MissingMeshError(
                 f"{self.url}: no mesh of {_listed(absent)}; missing='omit' leaves it out"
             )
         if fuse:
@@ -172,7 +179,7 @@ class MeshSource:
 
         Raises
         ------
-        KeyError
+        MissingMeshError
             There is no mesh.
         UnsupportedError
             The meshes are legacy ones.
@@ -181,7 +188,7 @@ class MeshSource:
             raise UnsupportedError(f"{self.url}: legacy meshes have no levels of detail")
         found = self._run([check_id(segment_id)], _manifest_steps)[0]
         if found is None:
-            raise KeyError(f"{self.url}: no mesh of segment {segment_id}")
+            raise MissingMeshError(f"{self.url}: no mesh of segment {segment_id}")
         return found
 
     def _run(self, ids: list[int], steps: Callable[[MeshLayout, int], Steps[T]]) -> list[T]:

@@ -225,8 +225,19 @@ class ShardReader:
             result: T = done.value
             return result
 
-    async def find_many(self, ids: Iterable[int], throttle: Throttle) -> dict[int, Found | None]:
-        """Where objects lie; None for those that are not stored."""
+    async def find_many(
+        self, ids: Iterable[int], throttle: Throttle, *, fresh: bool = False
+    ) -> dict[int, Found | None]:
+        """Where objects lie; None for those that are not stored.
+
+        Parameters
+        ----------
+        ids : iterable of int
+        throttle : callable
+        fresh : bool
+            Whether to make sure that an index that was read before is still that of its
+            shard. A reader of the data finds out by the data's version.
+        """
         wanted: dict[ShardLocation, list[int]] = {}
         for object_id in ids:
             wanted.setdefault(locate(self.sharding, object_id), []).append(object_id)
@@ -234,7 +245,7 @@ class ShardReader:
 
         async def look_up(location: ShardLocation) -> None:
             key = self.key(location)
-            known = await self._index_for(location, wanted[location])
+            known = await self._index_for(location, wanted[location], fresh=fresh)
             for object_id in wanted[location]:
                 place = known.index.find(object_id)
                 found[object_id] = None if place is None else Found(key, place, known.version)
@@ -254,12 +265,14 @@ class ShardReader:
                 found.setdefault(each.key, {}).setdefault(each.place, []).append(wanted)
         await self._fetch_ranges(found, deliver, throttle)
 
-    async def _index_for(self, location: ShardLocation, object_ids: Iterable[int]) -> KnownIndex:
+    async def _index_for(
+        self, location: ShardLocation, object_ids: Iterable[int], *, fresh: bool
+    ) -> KnownIndex:
         """The index of a minishard, read anew if it lacks an object and is not fresh."""
         key = self.key(location)
         known = self._known(location)
         if known is not None:
-            complete = all(known.index.find(object_id) for object_id in object_ids)
+            complete = not fresh and all(known.index.find(object_id) for object_id in object_ids)
             if complete or await self._run_async(key, self._is_still(known, location)):
                 return known
         return await self._run_async(key, self._index_steps(location))

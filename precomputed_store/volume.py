@@ -24,6 +24,7 @@ from precomputed_store.writer import Compress, WriteOptions, as_layer_dtype, wri
 
 if TYPE_CHECKING:
     from precomputed_store.mesh_source import MeshSource
+    from precomputed_store.skeleton_source import SkeletonSource
 
 __all__ = ["Volume", "open_volume"]
 
@@ -85,6 +86,20 @@ class Volume:
         from precomputed_store.mesh_source import linked_meshes
 
         return linked_meshes(self.layer.storage, self.info.mesh)
+
+    def skeletons(self) -> SkeletonSource:
+        """The skeletons of the folder that `info` links: one request for their metadata.
+
+        Raises
+        ------
+        ValueError
+            The layer links none.
+        """
+        from precomputed_store.skeleton_source import skeletons_in
+
+        if self.info.skeletons is None:
+            raise ValueError(f"{self.url}: info links no skeletons; see write_skeletons")
+        return skeletons_in(self.layer.storage.child(self.info.skeletons))
 
     @property
     def layer_type(self) -> str:

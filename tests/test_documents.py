@@ -31,7 +31,10 @@ def python_blocks(text: str) -> str:
     return "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/copying.md", "docs/writing.md"])
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "docs/copying.md", "docs/meshes.md", "docs/skeletons.md", "docs/writing.md"],
+)
 def test_examples_run_and_print_what_they_say(
     name: str, demo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
