@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from precomputed_store.codecs.base import require
 from precomputed_store.mesh import Mesh, as_mesh, legacy
 from precomputed_store.mesh.octree import EncodedMesh, OctreeOptions, encode_levels
 from precomputed_store.mesh.simplify import levels_of_detail
 from precomputed_store.metadata.mesh import MeshInfo
 
-__all__ = ["LevelOptions", "encode_legacy", "encode_multilod"]
+__all__ = ["LevelOptions", "check_libraries", "encode_legacy", "encode_multilod"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,20 @@ class LevelOptions:
             raise ValueError(f"reduction is {self.reduction!r}; expected a number above 1")
         if not 0 <= self.draco_level <= 10:
             raise ValueError(f"draco_level is {self.draco_level!r}; expected 0 to 10")
+
+
+def check_libraries(info: MeshInfo, options: LevelOptions) -> None:
+    """Make sure, before anything is written, that what writing takes is there.
+
+    Raises
+    ------
+    UnsupportedError
+        A library is not installed.
+    """
+    if info.kind == "multilod":
+        require("DracoPy", extra="meshes", purpose="multi-resolution meshes")
+        if options.lods != 1:
+            require("fast_simplification", extra="meshes", purpose="levels of detail")
 
 
 def encode_multilod(mesh: Any, info: MeshInfo, options: LevelOptions) -> EncodedMesh:

@@ -6,6 +6,7 @@ Specification: meshes.md.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -15,7 +16,13 @@ from precomputed_store.codecs.base import Buffer
 from precomputed_store.errors import FormatError, MetadataError, ObjectError
 from precomputed_store.keyed_reader import KeyedReader
 from precomputed_store.mesh import Manifest, Mesh, NmBox, legacy
-from precomputed_store.mesh.fragments import Fragment, decode_fragment, nodes_within
+from precomputed_store.mesh.fragments import (
+    DecodedFragment,
+    Fragment,
+    assemble,
+    decode_fragment,
+    nodes_within,
+)
 from precomputed_store.mesh.manifest import MAX_MANIFEST_BYTES
 from precomputed_store.metadata.mesh import MeshInfo
 from precomputed_store.object_steps import Request, Steps, plain_bytes
@@ -28,6 +35,7 @@ __all__ = [
     "ExchangedError",
     "FileLayout",
     "LegacyLayout",
+    "ListedLayout",
     "MeshLayout",
     "ShardLayout",
     "Wanted",
@@ -37,6 +45,7 @@ __all__ = [
 
 MAX_FRAGMENT_BYTES = 4 << 30
 _SUFFIX = ".index"
+_FRAGMENT = re.compile(r"(0|[1-9][0-9]{0,19})(?:[:.].*)?")
 _MAX_GAP_BYTES = 256 << 10
 
 
@@ -127,6 +136,39 @@ class LegacyLayout:
             segment_id = legacy.segment_of(name)
             if segment_id is not None:
                 yield segment_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedLayout(LegacyLayout):
+    """Fragments that no manifest names, by the segment ids that their names begin with.
+
+    As they are before manifests are made: ``17:0:0-512_0-512_0-100``, ``17.frag`` or ``17``.
+
+    Attributes
+    ----------
+    names : mapping of int to list of str
+        Fragments of each segment, as far as they were looked up.
+    """
+
+    names: Mapping[int, list[str]] = field(default_factory=dict)
+
+    def prepared(self, segment_ids: Sequence[int]) -> ListedLayout:
+        return replace(self, names=self._listed())
+
+    def names_steps(self, segment_id: int) -> Steps[list[str] | None]:
+        yield []
+        return self.names.get(segment_id)
+
+    def ids(self) -> Iterator[int]:
+        return iter(self._listed())
+
+    def _listed(self) -> dict[int, list[str]]:
+        names: dict[int, list[str]] = {}
+        for name in sorted(self.storage.list_names()):
+            match = _FRAGMENT.fullmatch(name)
+            if match and legacy.segment_of(name) is None and int(match[1]) < 1 << 64:
+                names.setdefault(int(match[1]), []).append(name)
+        return names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,7 +320,7 @@ class ManifestPieces:
             )
             for run in runs
         ]
-        meshes = []
+        parts = []
         for run, blob in zip(runs, blobs, strict=True):
             size = starts[run[-1] + 1] - starts[run[0]]
             if self.version is not None:
@@ -290,13 +332,16 @@ class ManifestPieces:
             view = memoryview(blob.data)
             for node in run:
                 piece = view[starts[node] - starts[run[0]] : starts[node + 1] - starts[run[0]]]
-                meshes.append(self._decode(piece, Fragment(lod, node), manifest))
-        whole = meshes[0] if len(meshes) == 1 else Mesh.concatenate(*meshes)
+                parts.append(self._decode(piece, Fragment(lod, node)))
+        try:
+            whole = assemble(parts, manifest, self.info)
+        except FormatError as error:
+            raise mesh_error(self.storage, self.key, error) from error
         return whole if wanted.box is None else whole.crop(wanted.box)
 
-    def _decode(self, data: Buffer, fragment: Fragment, manifest: Manifest) -> Mesh:
+    def _decode(self, data: Buffer, fragment: Fragment) -> DecodedFragment:
         try:
-            return decode_fragment(data, fragment, manifest, self.info)
+            return decode_fragment(data, fragment, self.info)
         except FormatError as error:
             message = FormatError(f"fragment {fragment.node} of lod {fragment.lod}: {error}")
             raise mesh_error(self.storage, self.key, message) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
@@ -17,6 +17,7 @@ from precomputed_store.mesh_layouts import (
     ExchangedError,
     FileLayout,
     LegacyLayout,
+    ListedLayout,
     MeshLayout,
     ShardLayout,
     Wanted,
@@ -55,16 +56,20 @@ class MeshSource:
         The folder.
     info : MeshInfo
         How the meshes are stored.
+    manifests : bool
+        False: legacy fragments are found by listing the folder; no manifest is read.
     """
 
     storage: Storage
     info: MeshInfo
+    manifests: bool = True
 
     @property
     def layout(self) -> MeshLayout:
         """Where the meshes are in the folder."""
         if self.info.kind == "legacy":
-            return LegacyLayout(storage=self.storage)
+            kind = LegacyLayout if self.manifests else ListedLayout
+            return kind(storage=self.storage)
         if self.info.sharding is None:
             return FileLayout(storage=self.storage, info=self.info)
         return ShardLayout(storage=self.storage, info=self.info)
@@ -216,7 +221,10 @@ def _manifest_steps(layout: MeshLayout, segment_id: int) -> Steps[Manifest | Non
 
 
 def open_meshes(
-    url: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
+    url: str | os.PathLike[str],
+    *,
+    manifests: bool = True,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> MeshSource:
     """Open a folder of meshes: one request for its `info`.
 
@@ -224,6 +232,9 @@ def open_meshes(
     ----------
     url : str or path
         A folder of meshes, or a volume whose `info` links one. As in `open_layer`.
+    manifests : bool
+        False for a folder of legacy fragments without manifests, whose names begin with the
+        segment id: the folder is listed instead.
     storage_options : mapping, optional
         Passed to fsspec.
 
@@ -249,10 +260,11 @@ def open_meshes(
     storage = open_storage(url, storage_options=storage_options)
     document = _document(storage)
     if document is not None and "scales" in document:
-        return linked_meshes(storage, document.get("mesh"))
+        return replace(linked_meshes(storage, document.get("mesh")), manifests=manifests)
     if document is None and _is_known_to_be_empty(storage):
         raise VolumeNotFoundError(f"{storage.url}: there is nothing here")
-    return MeshSource(storage=storage, info=_info(storage, document))
+    info = _info(storage, document)
+    return MeshSource(storage=storage, info=info, manifests=manifests)
 
 
 def linked_meshes(volume: Storage, folder: object) -> MeshSource:

@@ -11,12 +11,17 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from precomputed_store.codecs.base import Buffer
 from precomputed_store.concurrency import bounded, num_cores, run_batches
-from precomputed_store.errors import MetadataError, VolumeNotFoundError
+from precomputed_store.errors import MetadataError, StorageError, VolumeNotFoundError
 from precomputed_store.info_edits import edit_info
 from precomputed_store.keyed_reader import check_id
 from precomputed_store.keyed_writer import Keyed, KeyedWriter
 from precomputed_store.mesh import Manifest, as_mesh, legacy
-from precomputed_store.mesh_encoding import LevelOptions, encode_legacy, encode_multilod
+from precomputed_store.mesh_encoding import (
+    LevelOptions,
+    check_libraries,
+    encode_legacy,
+    encode_multilod,
+)
 from precomputed_store.mesh_layouts import LegacyLayout, manifest_name
 from precomputed_store.mesh_source import MeshSource, read_mesh_info
 from precomputed_store.metadata import ShardingSpec, VolumeInfo
@@ -229,7 +234,7 @@ def open_target(
         return Target(folder, _stored_info(folder), storage)
     parent, name = _parent(storage)
     if parent is not None:
-        volume_info = _volume_info(parent)
+        volume_info = _volume_info(parent, may_fail=True)
         links_another = volume_info is not None and volume_info.mesh not in (None, name)
         if volume_info is None or links_another:
             parent = None
@@ -240,12 +245,18 @@ def _stored_info(storage: Storage) -> MeshInfo | None:
     return read_mesh_info(storage) if storage.exists("info") else None
 
 
-def _volume_info(storage: Storage) -> VolumeInfo | None:
+def _volume_info(storage: Storage, *, may_fail: bool = False) -> VolumeInfo | None:
+    """The `info` of a volume, or None if there is none (or it may not be read)."""
     from precomputed_store.layer import open_layer
 
     try:
         layer = open_layer(storage.url, storage_options=storage.storage_options, max_redirects=0)
     except (VolumeNotFoundError, MetadataError):
+        return None
+    except StorageError:
+        # What lies above a folder of meshes need not be ours to read.
+        if not may_fail:
+            raise
         return None
     return layer.info
 
@@ -283,7 +294,8 @@ def write_meshes(
         A folder of meshes, or a volume: then its folder of meshes, by default ``mesh``. A
         folder that lies in a volume is linked from the volume's `info`.
     meshes : mapping of int to mesh, or iterable of (int, mesh)
-        In nanometres; whatever `precomputed_store.mesh.as_mesh` takes. For
+        A mapping is checked as a whole before anything is written. In nanometres; whatever
+        `precomputed_store.mesh.as_mesh` takes. For
         ``kind="multilod"`` also a list of levels of detail, the finest first.
     kind : {"multilod", "legacy"}, optional
         By default what the folder has, or ``"multilod"``.
@@ -315,6 +327,10 @@ def write_meshes(
     """
     levels = LevelOptions(lods=lods, reduction=reduction, draco_level=draco_level)
     target = open_target(url, storage_options=storage_options)
+    if isinstance(meshes, Mapping):
+        for one, mesh in meshes.items():
+            check_id(one)
+            _check_mesh(mesh)
     pairs = iter(meshes.items() if isinstance(meshes, Mapping) else meshes)
     info = target.info
     if info is None:
@@ -327,9 +343,11 @@ def write_meshes(
             vertex_quantization_bits=vertex_quantization_bits,
             sharding=spec,
         )
-        put_info(target.storage, info)
     elif kind not in (None, info.kind):
         raise ValueError(f"{target.storage.url}: there are {info.kind} meshes, not {kind} ones")
+    check_libraries(info, levels)
+    if target.info is None:
+        put_info(target.storage, info)
     MeshWriter(storage=target.storage, info=info, levels=levels).write(pairs)
     if target.volume is not None:
         link_meshes(target.volume, target.storage)
@@ -340,6 +358,11 @@ def mesh_sharding(num_meshes: int, num_faces: int) -> ShardingSpec:
     """Sharding parameters for so many meshes of so many triangles altogether."""
     num_bytes = _BYTES_PER_FACE * num_faces
     return choose_id_sharding(num_objects=num_meshes, num_bytes=num_bytes, target=ShardTarget())
+
+
+def _check_mesh(mesh: Any) -> None:
+    for level in mesh if isinstance(mesh, list) else [mesh]:
+        as_mesh(level)
 
 
 def _num_faces(mesh: Any) -> int:

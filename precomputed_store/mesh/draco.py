@@ -89,7 +89,7 @@ def encode(vertices: Points, faces: Points, *, level: int) -> bytes:
 def _vertices(points: npt.NDArray[Any], *, bits: int) -> Points:
     if points.ndim != 2 or points.shape[1] != 3:
         raise FormatError(f"Draco positions have the shape {points.shape}; expected (n, 3)")
-    if not np.isfinite(points).all() or (points % 1).any():
+    if points.dtype.kind == "f" and not (np.isfinite(points) & (points % 1 == 0)).all():
         raise FormatError("Draco positions are not integers: Draco's own quantization is not used")
     if points.size and (points.min() < 0 or points.max() >= 1 << bits):
         raise FormatError(

@@ -74,6 +74,16 @@ class Mesh:
             object.__setattr__(self, name, view)
 
     @classmethod
+    def trusted(cls, vertices: npt.NDArray[np.float32], faces: npt.NDArray[np.uint32]) -> Mesh:
+        """A mesh of arrays that are known to be one, without checking or copying them."""
+        mesh = object.__new__(cls)
+        for name, array in (("vertices", vertices), ("faces", faces)):
+            view = array.view()
+            view.flags.writeable = False
+            object.__setattr__(mesh, name, view)
+        return mesh
+
+    @classmethod
     def concatenate(cls, *meshes: Mesh) -> Mesh:
         """One mesh of all triangles; equal vertices stay apart (see `deduplicate`)."""
         if not meshes:
@@ -85,7 +95,7 @@ class Mesh:
             mesh.faces + np.uint32(start) for mesh, start in zip(meshes, first[:-1], strict=True)
         ]
         vertices = np.concatenate([mesh.vertices for mesh in meshes])
-        return cls(vertices=vertices, faces=np.concatenate(faces))
+        return cls.trusted(vertices, np.concatenate(faces))
 
     def deduplicate(
         self,

@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from precomputed_store.codecs.base import require
 from precomputed_store.errors import UnsupportedError
 from precomputed_store.grid import XYZ
 from precomputed_store.keyed_reader import check_id
 from precomputed_store.layer import Layer, open_layer
 from precomputed_store.mesh.extract import Extractor, extract_surfaces
-from precomputed_store.mesh_encoding import LevelOptions
+from precomputed_store.mesh_encoding import LevelOptions, check_libraries
 from precomputed_store.mesh_source import MeshSource
 from precomputed_store.mesh_writer import (
     MeshWriter,
@@ -65,7 +66,8 @@ def make_meshes(
     Tasks of dask: one for each block of voxels, then one for each shard or group of
     segments. Between them, pieces of surface lie in a temporary folder beside the meshes.
     Surfaces are closed, at the faces of the volume too; voxel i spans [i, i + 1) times the
-    resolution.
+    resolution. Meshes that the folder has are replaced; those of segments that there are no
+    more stay (see `delete_meshes`).
 
     Parameters
     ----------
@@ -132,6 +134,9 @@ def make_meshes(
         raise ValueError(
             f"{target.storage.url}: there are {target.info.kind} meshes, not {kind} ones"
         )
+    check_libraries(target.info or info, levels)
+    if simplify > 1:
+        require("fast_simplification", extra="meshes", purpose="simplification")
     auto = sharding == "auto" and target.info is None
     info = job.run(target.storage, target.info or info, levels, choose_sharding=auto)
     if target.info is None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 
 from precomputed_store.errors import FormatError, MetadataError
 from precomputed_store.mesh import Manifest, Mesh, draco, legacy
-from precomputed_store.mesh.fragments import Fragment, decode_fragment, nodes_within
+from precomputed_store.mesh.fragments import Fragment, assemble, decode_fragment, nodes_within
 from precomputed_store.mesh.manifest import z_order
 from precomputed_store.mesh.octree import OctreeOptions, encode_levels, split_at_planes
 from precomputed_store.mesh.simplify import levels_of_detail
@@ -256,10 +256,12 @@ def test_an_octree_holds_the_surface_at_every_level(bits: int, lods: int) -> Non
 def fragments_of(encoded: tuple[bytes, bytes], lod: int, info: MeshInfo) -> list[Mesh]:
     manifest = Manifest.from_bytes(encoded[0])
     starts = manifest.fragment_starts(lod).tolist()
-    return [
-        decode_fragment(encoded[1][starts[i] : starts[i + 1]], Fragment(lod, i), manifest, info)
-        for i in range(len(starts) - 1)
-    ]
+    pieces = []
+    for node, (start, stop) in enumerate(itertools.pairwise(starts)):
+        data = encoded[1][start:stop]
+        parts = [decode_fragment(data, Fragment(lod, node), info)] if data else []
+        pieces.append(assemble(parts, manifest, info))
+    return pieces
 
 
 @pytest.mark.parametrize("bits", [10, 16])

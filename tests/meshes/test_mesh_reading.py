@@ -232,3 +232,38 @@ def test_multi_resolution_meshes_are_read_over_http(
     assert source.get(meshes, lod=1) == local.get(meshes, lod=1)
     assert 3 in source
     assert 2 not in source
+
+
+def test_fragments_without_manifests_are_found_by_their_names(legacy_layer: Path) -> None:
+    expected = ps.open_meshes(legacy_layer).get([5, 2**64 - 1])
+    for manifest in (legacy_layer / "mesh_mip_0").glob("*:0"):
+        manifest.unlink()
+    (legacy_layer / "mesh_mip_0" / "provenance").write_text("{}")
+    assert ps.open_meshes(legacy_layer).ids() == []
+    source = ps.open_meshes(legacy_layer, manifests=False)
+    assert source.ids() == [5, 2**64 - 1]
+    assert source.get([5, 6, 2**64 - 1], missing="omit") == expected
+
+
+def test_a_shard_that_is_exchanged_meanwhile_is_read_anew(tmp_path: Path) -> None:
+    spec = ps.ShardingSpec(hash="identity", preshift_bits=0, minishard_bits=0, shard_bits=0)
+    source = ps.write_meshes(tmp_path / "a", {1: sphere(3), 2: sphere(4)}, sharding=spec)
+    other = ps.write_meshes(tmp_path / "b", {1: sphere(7), 2: sphere(8)}, sharding=spec)
+    assert source[2] == source[2]
+    expected = other.get([1, 2])
+    # Behind the back of this process, which knows the old shard's index.
+    (tmp_path / "b" / "0.shard").replace(tmp_path / "a" / "0.shard")
+    assert source.get([1, 2]) == expected
+
+
+def test_a_manifest_in_a_shard_that_claims_more_than_lies_before_it(tmp_path: Path) -> None:
+    spec = ps.ShardingSpec(hash="identity", preshift_bits=0, minishard_bits=0, shard_bits=0)
+    source = ps.write_meshes(tmp_path / "a", {1: sphere(3)}, sharding=spec, lods=1)
+    shard = bytearray((tmp_path / "a" / "0.shard").read_bytes())
+    manifest = source.manifest(1).to_bytes()
+    # The size of its only fragment ends the manifest.
+    at = shard.index(manifest) + len(manifest) - 4
+    shard[at : at + 4] = (2**31).to_bytes(4, "little")
+    (tmp_path / "a" / "0.shard").write_bytes(shard)
+    with pytest.raises(ObjectError, match=r"0\.shard: 2147483648 bytes of fragments of segment 1"):
+        source[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import uuid
 from pathlib import Path
 from typing import Any, Literal
@@ -133,9 +134,24 @@ def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path: Path) 
         with pytest.raises(ValueError, match=message):
             ps.write_meshes(folder, {1: sphere()}, **options)  # type: ignore[arg-type]
         assert not folder.exists()
+    for wrong in ({-1: sphere()}, {1: sphere(), 2: "no mesh"}, {1: [sphere(), 5]}):
+        with pytest.raises((ValueError, TypeError)):
+            ps.write_meshes(folder, wrong)
+        assert not folder.exists()
     ps.write_meshes(folder, {}, kind="legacy")
     with pytest.raises(ValueError, match="there are legacy meshes, not multilod ones"):
         ps.write_meshes(folder, {1: sphere()}, kind="multilod")
+
+
+@pytest.mark.parametrize("library", ["DracoPy", "fast_simplification"])
+def test_a_missing_library_is_found_out_before_anything_is_written(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ps.UnsupportedError, match=r"precomputed-store\[meshes\]"):
+        ps.write_meshes(tmp_path / "m", {1: sphere()})
+    assert not (tmp_path / "m").exists()
+    ps.write_meshes(tmp_path / "m", {1: sphere()}, kind="legacy")
 
 
 @pytest.mark.server
