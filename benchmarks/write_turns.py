@@ -76,6 +76,7 @@ class Layer:
             "dims": ("z", "y", "x"),
             "layer_type": self.layer_type,
             "encoding": self.encoding,
+            "encoding_options": {"jpeg_quality": 85} if self.encoding == "jpeg" else {},
             "chunk_size": (CHUNK,) * 3,
             "resolution": RESOLUTION,
             "sharding": self.sharding(shape),

@@ -269,6 +269,8 @@ class ChunkedArray:
         try:
             data, shape = self._unpacked(part.cell, blob), self.chunk_shape_at(part.cell)
             codec, source = self.scale.codec, part.source
+            if self._place_box(part, data, shape, out):
+                return True
             if codec.can_cut:
                 cut = codec.cut(data, shape=shape, dtype=self.dtype, box=part.box)
                 if cut is not None:
@@ -277,6 +279,21 @@ class ChunkedArray:
                 out[part.target] = chunk[source]
         except FormatError as error:
             raise self.chunk_error(part.cell, error) from error
+        return True
+
+    def _place_box(self, part: ChunkPart, data: Buffer, shape: CZYX, out: ChunkArray) -> bool:
+        """Decode no more than what is wanted, if the encoding can; whether it could."""
+        codec = self.scale.codec
+        if not codec.decodes_boxes:
+            return False
+        box = part.box
+        if part.is_box and part.source[0] == slice(0, shape[0], 1):
+            return codec.decode_box(data, shape=shape, box=box, out=out[part.target])
+        wanted = np.empty((shape[0], *(stop - start for start, stop in box)), self.dtype)
+        if not codec.decode_box(data, shape=shape, box=box, out=wanted):
+            return False
+        z, y, x = (start for start, _ in box)
+        out[part.target] = wanted[part.source_from((z, y, x))]
         return True
 
     def _check_found(self, parts: Sequence[ChunkPart], found: Sequence[bool]) -> None:

@@ -110,6 +110,7 @@ def add_scale(
     *,
     allow_unwritten: bool = False,
     storage_options: Mapping[str, Any] | None = None,
+    root: str | os.PathLike[str] | None = None,
 ) -> Layer:
     """Name another scale in the `info` of a layer, in its place from fine to coarse.
 
@@ -125,6 +126,8 @@ def add_scale(
         Name it although nothing is stored for it yet. Viewers show it as empty.
     storage_options : mapping, optional
         Passed to fsspec.
+    root : str or path, optional
+        A folder above the layer's (or that one) that it may not lead out of; see `open_layer`.
 
     Returns
     -------
@@ -139,7 +142,7 @@ def add_scale(
     """
     if not isinstance(scale, Scale):
         scale = Scale.from_json(scale)
-    storage = open_storage(url, storage_options=storage_options)
+    storage = open_storage(url, storage_options=storage_options, root=root)
     if not allow_unwritten and _is_empty(storage, scale.key):
         raise ValueError(
             f"{storage.url}: nothing is stored in {scale.key!r}, so viewers would show an empty "
@@ -155,6 +158,7 @@ def remove_scale(
     scale: ScaleSelector,
     *,
     storage_options: Mapping[str, Any] | None = None,
+    root: str | os.PathLike[str] | None = None,
 ) -> Layer:
     """Leave a scale out of the `info` of a layer. Its chunks stay where they are.
 
@@ -166,13 +170,15 @@ def remove_scale(
         Index, key, or resolution in nanometres.
     storage_options : mapping, optional
         Passed to fsspec.
+    root : str or path, optional
+        A folder above the layer's (or that one) that it may not lead out of; see `open_layer`.
 
     Raises
     ------
     ValueError, IndexError
         There is no such scale, or it is the only one.
     """
-    storage = open_storage(url, storage_options=storage_options)
+    storage = open_storage(url, storage_options=storage_options, root=root)
 
     def without(old: VolumeInfo) -> VolumeInfo:
         index = old.scale_index(scale)
@@ -187,7 +193,10 @@ def remove_scale(
 
 
 def reset_scales(
-    url: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
+    url: str | os.PathLike[str],
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    root: str | os.PathLike[str] | None = None,
 ) -> Layer:
     """Leave every scale but the finest out of the `info` of a layer. Their chunks stay.
 
@@ -197,8 +206,10 @@ def reset_scales(
         The layer.
     storage_options : mapping, optional
         Passed to fsspec.
+    root : str or path, optional
+        A folder above the layer's (or that one) that it may not lead out of; see `open_layer`.
     """
-    storage = open_storage(url, storage_options=storage_options)
+    storage = open_storage(url, storage_options=storage_options, root=root)
 
     def first(old: VolumeInfo) -> VolumeInfo:
         index, _ = old.usable_scales[0]

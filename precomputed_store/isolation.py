@@ -47,10 +47,7 @@ chunks have a quarter of a second per MiB of voxels in addition, about a hundred
 they need."""
 _SECONDS_PER_MIB: Final = 0.25
 
-# Measured: 3.8 times the chunk for fpzip, 2.6 for compresso of 8 bytes per voxel and 7 for 1.
-_MEMORY_PER_BYTE: Final = 6
-_MEMORY_PER_VOXEL: Final = 8
-_SPARE_MEMORY: Final = 96 << 20
+_SPARE_MEMORY: Final = 64 << 20
 
 
 def decode(codec: Codec, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> ChunkArray:
@@ -129,13 +126,14 @@ def _job(codec: Codec, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> Jo
 
     voxels = math.prod(shape)
     num_bytes = voxels * dtype.itemsize
+    per_byte, per_voxel = codec.working_memory
     return Job(
         codec=codec,
         data=memoryview(data).cast("B"),
         shape=shape,
         dtype=dtype,
         seconds=TIME_LIMIT_SECONDS + _SECONDS_PER_MIB * num_bytes / 2**20,
-        memory_bytes=_MEMORY_PER_BYTE * num_bytes + _MEMORY_PER_VOXEL * voxels + _SPARE_MEMORY,
+        memory_bytes=per_byte * num_bytes + per_voxel * voxels + _SPARE_MEMORY,
     )
 
 

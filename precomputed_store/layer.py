@@ -193,6 +193,7 @@ def create(
     info: VolumeInfo | Mapping[str, Any],
     *,
     storage_options: Mapping[str, Any] | None = None,
+    root: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     allow_misread: bool = False,
 ) -> Layer:
@@ -206,6 +207,8 @@ def create(
         Its metadata.
     storage_options : mapping, optional
         Passed to fsspec.
+    root : str or path, optional
+        As in `open_layer`, for what is done with the layer that is returned.
     overwrite : bool
         Replace the `info` of a layer that is there. Its chunks stay.
     allow_misread : bool
@@ -224,7 +227,7 @@ def create(
         info = VolumeInfo.from_json(info)
     if not allow_misread:
         _refuse_misread(info)
-    storage = open_storage(url, storage_options=storage_options)
+    storage = open_storage(url, storage_options=storage_options, root=root)
     if not overwrite and storage.exists("info"):
         raise FileExistsError(
             f"{storage.url}: there is a layer already; mode='r+' opens it for writing, and "

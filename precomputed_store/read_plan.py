@@ -35,6 +35,11 @@ class ChunkPart(NamedTuple):
     target: tuple[Any, ...]
 
     @property
+    def is_box(self) -> bool:
+        """Whether every voxel of `box` is wanted, in order."""
+        return all(isinstance(axis, slice) and axis.step in (None, 1) for axis in self.source)
+
+    @property
     def box(self) -> Ranges:
         """The smallest box of the chunk with every voxel that is wanted, along z, y and x."""
         z, y, x = map(_range_of, self.source[1:])

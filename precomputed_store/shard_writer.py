@@ -29,6 +29,7 @@ from precomputed_store.shard_assembly import (
     split_shard,
 )
 from precomputed_store.shard_cache import forget_shard
+from precomputed_store.shard_source import ShardSource
 from precomputed_store.sharding import locate, locate_many, shard_index_bytes, shard_name
 from precomputed_store.storage import Blob, Update
 from precomputed_store.write_plan import unit_grid
@@ -225,9 +226,19 @@ class ShardWriter(RegionWriter):
                 content_type=CONTENT_TYPE,
                 cache_control=self.options.cache_control,
                 guarded=self.guarded,
+                max_bytes=self._most_stored,
             )
         )
         forget_shard(self.array.storage, key)
+
+    @property
+    def _most_stored(self) -> int:
+        """The most bytes that a shard can have: every chunk of the scale, at its longest."""
+        source = self.array.source
+        assert isinstance(source, ShardSource)
+        # A chunk's entry in an index is 24 bytes, which gzip can make a little longer.
+        each = source.chunks.most_stored + 32
+        return shard_index_bytes(self.spec) + self.grid.num_cells * each
 
     def _split(self, shard: int, stored: Blob | None) -> dict[int, memoryview]:
         if stored is None:

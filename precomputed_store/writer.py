@@ -117,6 +117,7 @@ class RegionWriter(ABC):
         check_region(scale, region, self.options.unaligned)
         if self.guarded and not storage.can_guard and not unit_grid(scale).is_aligned(region):
             raise no_conditions(storage.url)
+        storage.child(scale.key)  # within the root
 
     def write(self, region: Box, data: ChunkArray, *, advance: Advance | None = None) -> None:
         """Write voxels into a region.
@@ -310,7 +311,7 @@ class ChunkWriter(RegionWriter):
             if advance is not None:
                 advance(1)
 
-        run_batches(write, units, workers=storage.concurrency)
+        run_batches(write, units, workers=storage.write_concurrency)
 
     async def _write_all(
         self,
@@ -346,7 +347,8 @@ def is_fill(chunk: ChunkArray) -> bool:
     """Whether every voxel is the fill value, zero, bit for bit (so not ``-0.0``)."""
     if chunk.dtype.kind == "f":
         chunk = chunk.view(f"u{chunk.dtype.itemsize}")
-    return not chunk.any()
+    # Most chunks show it at once.
+    return not (chunk[..., 0].any() or chunk.any())
 
 
 def _within(inner: Box, outer: Box) -> tuple[slice, ...]:

@@ -91,6 +91,7 @@ class PrecomputedAccessor:
         compute: bool = True,
         progress: bool | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        root: str | os.PathLike[str] | None = None,
     ) -> Volume | Delayed:
         """Write as a Precomputed layer, or into one; see `precomputed_store.to_precomputed`."""
         from precomputed_store.writing import to_precomputed
@@ -121,6 +122,7 @@ class PrecomputedAccessor:
             compute=compute,
             progress=progress,
             storage_options=storage_options,
+            root=root,
         )
 
     def _origin(self) -> Mapping[Hashable, Any]:

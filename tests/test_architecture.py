@@ -17,6 +17,7 @@ PACKAGE = Path(precomputed_store.__file__).parent
 # Format: pure, no I/O. Storage: the only layer that touches files and networks.
 # Engine: plans, fetches, decodes. Edges: one ecosystem each.
 FORMAT = {
+    "_native",
     "errors",
     "grid",
     "read_plan",

@@ -148,11 +148,19 @@ def test_garbage_is_refused(encoding: str) -> None:
             isolation.decode(codec, data, shape=array.shape, dtype=array.dtype)
 
 
+def noise(side: int, dtype: str) -> np.ndarray:
+    """Labels that no encoding makes shorter: what takes its decoder most."""
+    shape = (1, side, side, side)
+    return np.random.default_rng(0).integers(0, 1 << 40, shape).astype(dtype)
+
+
 @pytest.mark.parametrize(
     ("codec", "array"),
     [
         (Compresso(), np.random.default_rng(0).integers(0, 255, (1, 96, 96, 96)).astype("u1")),
         (Compresso(), segments(64, "uint64")),
+        (Compresso(), noise(160, "uint64")),
+        (Crackle(), noise(160, "uint64")),
         (Crackle(), segments(96, "uint8")),
         (Fpzip(), field(96, "float32")),
         (Fpzip(), field(64, "float64")),

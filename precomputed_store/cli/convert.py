@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import click
 
 import precomputed_store as ps
-from precomputed_store.cli.options import Numbers, key_value_option, storage_option
+from precomputed_store.cli.options import Numbers, key_value_option, root_option, storage_option
 from precomputed_store.cli.pyramid import (
     method_option,
     pyramid_option,
@@ -90,6 +90,7 @@ __all__ = ["command"]
 @scheduler_options
 @click.option("--progress/--no-progress", default=None, help="Default: on a terminal.")
 @storage_option
+@root_option
 @key_value_option(
     "--source-option", "source_options", help="The same for a SOURCE that is a zarr or layer URL"
 )
@@ -140,6 +141,7 @@ def _plan(array: xr.DataArray, destination: str, options: dict[str, Any]) -> Wri
         pyramid=options["pyramid"],
         mode="w" if options["overwrite"] else "w-",
         storage_options=options["storage_options"] or None,
+        root=options["root"],
     )
 
 
@@ -158,6 +160,7 @@ def _write(array: xr.DataArray, destination: str, options: dict[str, Any]) -> Vo
         resume=options["resume"],
         progress=options["progress"],
         storage_options=options["storage_options"] or None,
+        root=options["root"],
     )
     return cast("Volume", written)
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import click
 
 import precomputed_store as ps
-from precomputed_store.cli.options import Numbers, key_value_option, storage_option
+from precomputed_store.cli.options import Numbers, key_value_option, root_option, storage_option
 from precomputed_store.cli.pyramid import read_sharding, sharding_option
 from precomputed_store.cli.region import REGION, read_scale
 from precomputed_store.cli.scheduler import scheduler, scheduler_options
@@ -53,7 +53,9 @@ __all__ = ["command"]
 @scheduler_options
 @click.option("--progress/--no-progress", default=None, help="Default: on a terminal.")
 @storage_option
+@root_option
 @key_value_option("--source-storage-option", "source_options", help="The same for SOURCE")
+@click.option("--source-root", metavar="FOLDER", help="As --root, for SOURCE.")
 def command(source: str, destination: str, **options: Any) -> None:
     """Copy the layer at SOURCE to DESTINATION.
 
@@ -83,6 +85,8 @@ def command(source: str, destination: str, **options: Any) -> None:
             progress=progress,
             storage_options=options["storage_options"] or None,
             source_storage_options=options["source_options"] or None,
+            root=options["root"],
+            source_root=options["source_root"],
         )
     out = console()
     if options["dry_run"]:

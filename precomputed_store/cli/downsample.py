@@ -8,7 +8,7 @@ from typing import Any, cast
 import click
 
 import precomputed_store as ps
-from precomputed_store.cli.options import Numbers, key_value_option, storage_option
+from precomputed_store.cli.options import Numbers, key_value_option, root_option, storage_option
 from precomputed_store.cli.pyramid import (
     method_option,
     pyramid_option,
@@ -43,6 +43,7 @@ __all__ = ["command"]
 @scheduler_options
 @click.option("--progress/--no-progress", default=None, help="Default: on a terminal.")
 @storage_option
+@root_option
 def command(url: str, **options: Any) -> None:
     """Add coarser scales to the layer at URL.
 
@@ -54,7 +55,7 @@ def command(url: str, **options: Any) -> None:
     """
     progress = sys.stderr.isatty() if options["progress"] is None else options["progress"]
     before = {scale.key for scale in ps.open_layer(
-        url, storage_options=options["storage_options"] or None
+        url, storage_options=options["storage_options"] or None, root=options["root"]
     ).info.scales}  # fmt: skip
     with scheduler(options["scheduler"], options["workers"]):
         written = ps.downsample(
@@ -70,6 +71,7 @@ def command(url: str, **options: Any) -> None:
             resume=options["resume"],
             progress=progress,
             storage_options=options["storage_options"] or None,
+            root=options["root"],
         )
     _say(cast("ps.Volume", written), before)
 

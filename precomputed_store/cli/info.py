@@ -27,6 +27,7 @@ def command(
     url: str,
     storage_options: dict[str, Any],
     missing_statuses: tuple[int, ...],
+    root: str | None,
     as_json: bool,
 ) -> None:
     """Show the metadata of the layer at URL: one request, no chunk is read.
@@ -36,7 +37,9 @@ def command(
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CompatibilityWarning)
-        layer = open_layer(url, storage_options=storage_options, missing_statuses=missing_statuses)
+        layer = open_layer(
+            url, storage_options=storage_options, missing_statuses=missing_statuses, root=root
+        )
     if as_json:
         print_json(describe(layer))
     else:

@@ -13,6 +13,7 @@ __all__ = [
     "Numbers",
     "json_option",
     "key_value_option",
+    "root_option",
     "storage_option",
     "url_options",
 ]
@@ -119,9 +120,19 @@ storage_option = key_value_option(
 """Gives a command the parameter `storage_options`."""
 
 
+root_option = click.option(
+    "--root",
+    metavar="FOLDER",
+    help="Folder above the layer's that keys with '..', links and redirects may not lead out of. "
+    "Default: the one above a local layer, else the bucket or web server.",
+)
+"""Gives a command the parameter `root`."""
+
+
 def url_options(function: Function) -> Function:
-    """Give a command the parameters `url`, `storage_options` and `missing_statuses`."""
+    """Give a command `url`, `storage_options`, `missing_statuses` and `root`."""
     for decorate in (
+        root_option,
         click.option(
             "--missing-status",
             "missing_statuses",

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from precomputed_store.cli.options import storage_option
+from precomputed_store.cli.options import root_option, storage_option
 from precomputed_store.cli.region import REGION, read_scale
 from precomputed_store.cli.text import console
 from precomputed_store.copying.deleting import plan_deletion
@@ -27,6 +27,7 @@ __all__ = ["command"]
 @click.option("--dry-run", is_flag=True, help="Say what would go, and remove nothing.")
 @click.option("--progress/--no-progress", default=None, help="Default: on a terminal.")
 @storage_option
+@root_option
 def command(url: str, **options: Any) -> None:
     """Remove the layer at URL, or a part of it, after asking.
 
@@ -38,6 +39,7 @@ def command(url: str, **options: Any) -> None:
         region=options["region"],
         linked=options["linked"],
         storage_options=options["storage_options"] or None,
+        root=options["root"],
     )
     out = console()
     out.print(str(removal), soft_wrap=True, markup=False)

@@ -42,6 +42,7 @@ def command(
     url: str,
     storage_options: dict[str, Any],
     missing_statuses: tuple[int, ...],
+    root: str | None,
     chunks: bool,
     decode: bool,
     sample: int | None,
@@ -68,6 +69,7 @@ def command(
         scale=_selector(scale),
         storage_options=storage_options,
         missing_statuses=missing_statuses,
+        root=root,
         progress=not as_json and sys.stderr.isatty(),
     )
     if as_json:

@@ -65,6 +65,9 @@ class Codec(ABC):
     name: ClassVar[str]
     """Value of ``encoding`` in `info`, lower case."""
     place: ClassVar[Place] = "thread"
+    working_memory: ClassVar[tuple[int, int]] = (2, 0)
+    """The most that decoding a valid chunk takes where `place` is ``"worker"``, the chunk
+    included: times the bytes of the decoded chunk, plus bytes per voxel."""
     data_types: ClassVar[tuple[str, ...]]
     """Data types that the encoding can hold."""
     channels: ClassVar[tuple[int, ...] | None] = None
@@ -72,6 +75,8 @@ class Codec(ABC):
     content_type: ClassVar[str] = "application/octet-stream"
     compressible: ClassVar[bool] = False
     """Whether ``compress="auto"`` compresses chunks once more (gzip) on object stores."""
+    decodes_boxes: ClassVar[bool] = False
+    """Whether `decode_box` ever does."""
     can_cut: ClassVar[bool] = False
     """Whether `cut` ever gives anything."""
     in_neuroglancer: ClassVar[bool] = True
@@ -160,6 +165,33 @@ class Codec(ABC):
             The bytes are not an encoded chunk of this shape and data type.
         """
         return None
+
+    def decode_box(self, data: Buffer, *, shape: CZYX, box: Ranges, out: ChunkArray) -> bool:
+        """Decode a box of a chunk straight into its place, if this encoding can.
+
+        Parameters
+        ----------
+        data : bytes-like
+            The encoded chunk, content encoding undone.
+        shape : (int, int, int, int)
+            Its ``(channel, z, y, x)`` shape.
+        box : three (int, int)
+            First voxel wanted and the one after the last, along z, y and x.
+        out : numpy.ndarray
+            Where the box goes: ``(channel, z, y, x)`` of the chunk's data type, any strides.
+
+        Returns
+        -------
+        bool
+            Whether it was done. If not, `out` may hold anything, and `decode` does it or says
+            what is wrong.
+
+        Raises
+        ------
+        FormatError
+            The bytes are not an encoded chunk of this shape and data type.
+        """
+        return False
 
     @abstractmethod
     def encode(self, array: ChunkArray) -> bytes:

@@ -1,8 +1,9 @@
 """The compressed_segmentation encoding: blocks of table indices, a few bits per voxel.
 
-The library that decodes it reads wherever the bytes point to, so every offset, bit width
-and table index is checked first. Blocks of more than 65,536 labels, which the library
-decodes to one label and never finishes encoding, are handled here.
+A kernel of our own decodes and encodes, if it could be compiled. Else the library does, which
+reads wherever the bytes point to, so every offset, bit width and table index is checked first.
+Blocks of more than 65,536 labels, which the library decodes to one label and never finishes
+encoding, are handled here.
 
 Specification: Neuroglancer, sliceview/compressed_segmentation/README.md.
 """
@@ -17,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from precomputed_store._native import segmentation as native
 from precomputed_store.codecs import _segmentation_blocks as blocks
 from precomputed_store.codecs.base import (
     CZYX,
@@ -56,6 +58,7 @@ class CompressedSegmentation(Codec):
     data_types: ClassVar[tuple[str, ...]] = ("uint32", "uint64")
     content_type: ClassVar[str] = "image/x.compressed_segmentation"
     compressible: ClassVar[bool] = True
+    decodes_boxes: ClassVar[bool] = True
     can_cut: ClassVar[bool] = True
 
     compressed_segmentation_block_size: XYZ
@@ -66,6 +69,10 @@ class CompressedSegmentation(Codec):
 
     def decode(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> ChunkArray:
         check_holds(type(self), shape, dtype)
+        out = np.empty(shape, dtype)
+        whole = (0, shape[1]), (0, shape[2]), (0, shape[3])
+        if self.decode_box(data, shape=shape, box=whole, out=out):
+            return out
         words = _words(data)
         geometry = self._geometry(shape)
         entry_words = dtype.itemsize // 4
@@ -83,6 +90,18 @@ class CompressedSegmentation(Codec):
             for block in found:
                 blocks.decode_block(channel, int(block), geometry, out=target)
         return conform(array, shape=shape, dtype=dtype)
+
+    def decode_box(self, data: Buffer, *, shape: CZYX, box: Ranges, out: ChunkArray) -> bool:
+        if not native.is_available():
+            return False
+        words = _words(data)
+        geometry = self._geometry(shape)
+        return all(
+            native.decode_box(
+                words[start:], shape=geometry.shape, block=geometry.block, box=box, out=channel
+            )
+            for start, channel in zip(_channel_starts(words, shape[0]), out, strict=True)
+        )
 
     def cut(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any], box: Ranges) -> Cut | None:
         check_holds(type(self), shape, dtype)
@@ -129,15 +148,22 @@ class CompressedSegmentation(Codec):
         return b"".join([header, *channels])
 
     def _encode_channel(self, labels: ChunkArray) -> bytes | memoryview:
-        native = labels.dtype.newbyteorder("=")
         geometry = self._geometry((1, *labels.shape))
+        most_words = self.max_encoded_bytes(shape=(1, *labels.shape), dtype=labels.dtype) // 4
+        most_words = min(most_words, blocks.MAX_CHANNEL_WORDS)
+        words = native.encode_channel(labels, block=geometry.block, most_words=most_words)
+        if words is not None:
+            if not words.size:
+                raise blocks.channel_too_large()
+            return words.data.cast("B")
+        dtype = labels.dtype.newbyteorder("=")
         if math.prod(geometry.extent) > _MAX_LIBRARY_LABELS:
-            return blocks.encode_channel(np.asarray(labels, native), geometry)
+            return blocks.encode_channel(np.asarray(labels, dtype), geometry)
         library = require(
             "compressed_segmentation", extra=None, purpose="encoding compressed_segmentation"
         )
         # The library takes the address of a writable buffer and assumes its strides.
-        volume = np.require(labels, native, ["C", "W"]).T
+        volume = np.require(labels, dtype, ["C", "W"]).T
         try:
             encoded = library.compress(
                 volume, block_size=self.compressed_segmentation_block_size, order="F"

@@ -211,6 +211,9 @@ _LEVELS: Final[Mapping[str, _Levels]] = {
 def apply(data: Buffer, encoding: str, *, level: int | None = None) -> bytes:
     """Compress. The same bytes come out whenever the same go in: no time stamps.
 
+    With the same libraries: gzip's bytes (never what is in them) depend on whether `deflate`,
+    of the extra ``fast``, is installed.
+
     Parameters
     ----------
     data : bytes-like
@@ -249,9 +252,7 @@ def _deflate(data: Buffer, name: str, level: int) -> bytes:
     compressed: bytes
     match name:
         case "gzip":
-            # zlib even where isal is installed, whose bytes differ and whose labels are
-            # twice as large.
-            compressed = zlib.compress(data, level, wbits=31)
+            compressed = _gzip(data, level)
         case "br":
             compressed = _brotli().compress(data, quality=level)
         case "zstd":
@@ -264,6 +265,18 @@ def _deflate(data: Buffer, name: str, level: int) -> bytes:
         case _:
             compressed = bz2.compress(data, level)
     return compressed
+
+
+def _gzip(data: Buffer, level: int) -> bytes:
+    """One gzip stream without a time: by libdeflate, twice as fast as zlib and smaller.
+
+    isal is faster still, but labels become twice as large.
+    """
+    try:
+        import deflate
+    except ImportError:
+        return zlib.compress(data, level, wbits=31)
+    return bytes(deflate.gzip_compress(data, level))
 
 
 def guess(data: Buffer, codec: Codec, *, shape: CZYX, dtype: np.dtype[Any]) -> str | None:

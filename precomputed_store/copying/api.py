@@ -47,6 +47,8 @@ def copy(
     progress: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
     source_storage_options: Mapping[str, Any] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    source_root: str | os.PathLike[str] | None = None,
     missing_statuses: Iterable[int] = (404,),
 ) -> Layer | Delayed | CopyPlan:
     """Copy a layer, some of its scales, or a region of it.
@@ -104,6 +106,9 @@ def copy(
         Show a progress bar. Default: for long copies on a terminal.
     storage_options, source_storage_options : mapping, optional
         Passed to fsspec for the destination and for the source.
+    root, source_root : str or path, optional
+        Folders above the destination and the source (or those) that keys, links and redirects
+        may not lead out of; see `open_layer`.
     missing_statuses : iterable of int
         HTTP statuses by which the source says that a chunk is not stored.
 
@@ -157,6 +162,8 @@ def copy(
             resume=resume,
             storage_options=storage_options,
             source_storage_options=source_storage_options,
+            root=root,
+            source_root=source_root,
             missing_statuses=missing_statuses,
         )
     )

@@ -36,6 +36,7 @@ def delete(
     dry_run: bool = False,
     progress: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    root: str | os.PathLike[str] | None = None,
 ) -> Removal:
     """Remove a layer, one of its scales, or the chunks of a region.
 
@@ -61,6 +62,8 @@ def delete(
         Show a progress bar. Default: for long removals on a terminal.
     storage_options : mapping, optional
         Passed to fsspec.
+    root : str or path, optional
+        A folder above the layer's (or that one) that it may not lead out of; see `open_layer`.
 
     Returns
     -------
@@ -89,7 +92,12 @@ def delete(
     memory://example/gone: the layer: 5 objects
     """
     removal = plan_deletion(
-        url, scale=scale, region=region, linked=linked, storage_options=storage_options
+        url,
+        scale=scale,
+        region=region,
+        linked=linked,
+        storage_options=storage_options,
+        root=root,
     )
     if not dry_run:
         shown = sys.stderr.isatty() and removal.is_long if progress is None else progress
@@ -104,13 +112,14 @@ def plan_deletion(
     region: Box | Mapping[str, slice] | None = None,
     linked: bool = False,
     storage_options: Mapping[str, Any] | None = None,
+    root: str | os.PathLike[str] | None = None,
 ) -> Removal:
     """What `delete` would remove; touches nothing."""
     if region is not None and scale is None:
         raise ValueError("region= is of one scale: say which, scale=")
     if linked and scale is not None:
         raise ValueError("linked folders belong to the layer: linked=True goes without scale=")
-    layer = open_layer(url, storage_options=storage_options, max_redirects=0)
+    layer = open_layer(url, storage_options=storage_options, max_redirects=0, root=root)
     if scale is None:
         return _whole_layer(layer, linked=linked)
     chosen = layer.scale(scale)

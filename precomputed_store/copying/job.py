@@ -196,8 +196,11 @@ def prepare(request: CopyRequest) -> CopyJob:
         request.source,
         storage_options=request.source_storage_options,
         missing_statuses=request.missing_statuses,
+        root=request.source_root,
     )
-    storage = open_storage(request.destination, storage_options=request.storage_options)
+    storage = open_storage(
+        request.destination, storage_options=request.storage_options, root=request.root
+    )
     plan = make_plan(request, layer, destination=storage.url)
     folders = [*(scale.source.key for scale in plan.scales), *(old for old, _ in plan.folders)]
     refuse_overlap(layer, folders, storage)
@@ -224,7 +227,9 @@ def _placed(job: CopyJob) -> CopyJob:
 def _is_finished(job: CopyJob) -> bool:
     """Whether the layer is there as the job would leave it."""
     try:
-        found = open_layer(job.storage.url, storage_options=job.storage.storage_options)
+        found = open_layer(
+            job.storage.url, storage_options=job.storage.storage_options, root=job.storage.root
+        )
     except VolumeNotFoundError:
         return False
     return found.info == job.plan.info

@@ -12,7 +12,7 @@ from precomputed_store.errors import FormatError, StorageError, UnsupportedError
 from precomputed_store.grid import Box
 from precomputed_store.storage import Blob, Storage
 from precomputed_store.storage.listing import list_objects
-from precomputed_store.writing.stages import Stage
+from precomputed_store.writing.stages import Stage, unique_name
 from precomputed_store.writing.tasks import DONE, check_shared
 from precomputed_store.writing.tiling import Tiling
 
@@ -58,9 +58,7 @@ def _pairs(source: Storage, old: str, new: str) -> Iterator[KeyPair]:
 
 def folder_stage(source: Storage, target: Storage, pairs: Sequence[KeyPair]) -> Stage:
     """Tasks that copy objects."""
-    from dask.base import tokenize
-
-    name = f"copy-objects-precomputed-{tokenize(source.url, target.url, pairs)}"
+    name = unique_name("copy-objects-precomputed")
     tasks = {
         (name, at): (copy_objects, source, target, list(pairs[at : at + _BATCH]))
         for at in range(0, len(pairs), _BATCH)

@@ -96,7 +96,12 @@ class Removal:
         for key in info:
             storage.delete(key)
         if self.entry is not None:
-            remove_scale(storage.url, self.entry, storage_options=storage.storage_options)
+            remove_scale(
+                storage.url,
+                self.entry,
+                storage_options=storage.storage_options,
+                root=storage.root,
+            )
         for folder in self.prune:
             storage.remove_empty_folder(folder)
 

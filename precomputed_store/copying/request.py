@@ -56,6 +56,8 @@ class CopyRequest:
     resume: bool = False
     storage_options: Mapping[str, Any] | None = None
     source_storage_options: Mapping[str, Any] | None = None
+    root: str | os.PathLike[str] | None = None
+    source_root: str | os.PathLike[str] | None = None
     missing_statuses: Iterable[int] = (404,)
 
     def __post_init__(self) -> None:

@@ -22,7 +22,7 @@ from precomputed_store.writer import WriteOptions, writer_for
 from precomputed_store.writing.blocks import LARGEST_BLOCK_BYTES
 from precomputed_store.writing.done import pending_objects, pending_shards
 from precomputed_store.writing.run import pending
-from precomputed_store.writing.stages import Stage, coarse_stage
+from precomputed_store.writing.stages import Stage, coarse_stage, unique_name
 from precomputed_store.writing.tiling import Tiling, tile
 
 __all__ = ["ScaleTask", "scale_stage"]
@@ -69,18 +69,13 @@ def _voxel_stage(task: ScaleTask) -> Stage:
 
 
 def _chunk_stage(task: ScaleTask) -> Stage:
-    from dask.base import tokenize
-
     sink = ChunkCopy(
         source=task.source,
         writer=writer_for(task.target, task.options),
         tiling=_tiling(task.target),
         verify=task.verify,
     )
-    name = "copy-precomputed-" + tokenize(
-        task.source.storage.url, task.target.storage.url, task.plan, repr(task.options),
-        sink.verify,
-    )  # fmt: skip
+    name = unique_name("copy-precomputed")
     files = task.plan.way == "shards"
     if _scatters(task.target):
         return _scattered(sink, name, copy_file if files else copy_scattered, task.resuming)

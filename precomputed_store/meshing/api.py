@@ -27,7 +27,7 @@ from precomputed_store.mesh_writer import (
     open_target,
     put_info,
 )
-from precomputed_store.meshing.blocks import Block, BlockTask, Pieces, blocks_of
+from precomputed_store.meshing.blocks import Block, BlockTask, Pieces, block_shape_for, blocks_of
 from precomputed_store.meshing.merge import MergeTask, PieceTable, Shaping
 from precomputed_store.meshing.run import MARK, run_tasks
 from precomputed_store.metadata import ScaleSelector, ShardingSpec
@@ -36,7 +36,6 @@ from precomputed_store.storage import Storage
 
 __all__ = ["make_meshes"]
 
-_BLOCK = 256
 # Halves of voxels beyond are not exact in single precision.
 _LARGEST_SIZE = 1 << 23
 
@@ -90,8 +89,8 @@ def make_meshes(
     simplify : float
         How many times fewer triangles the finest level is to have; 1 keeps all.
     block_shape : (int, int, int), optional
-        Voxels of a block along x, y, z: what one task holds, about 40 bytes for each.
-        Default: whole chunks, about 256 along each axis.
+        Voxels of a block along x, y, z: what one task holds, up to about 60 bytes for each.
+        Default: whole chunks, up to 8 million voxels.
     extractor : callable
         Another source of surfaces; see `precomputed_store.mesh.extract.Extractor`.
     progress : bool
@@ -239,5 +238,5 @@ class _Job:
     def _block_shape(self) -> XYZ:
         if self.block_shape is not None:
             return self.block_shape
-        x, y, z = (n * max(1, round(_BLOCK / n)) for n in self.layer.scale(self.scale).chunk_size)
-        return x, y, z
+        scale = self.layer.scale(self.scale)
+        return block_shape_for(scale.size, scale.chunk_size)

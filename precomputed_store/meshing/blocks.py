@@ -9,6 +9,7 @@ once, and vertices on the border of two blocks are the same numbers in both.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,8 +23,9 @@ from precomputed_store.mesh import Mesh, legacy
 from precomputed_store.mesh.extract import Extractor
 from precomputed_store.storage import Storage
 
-__all__ = ["Block", "BlockTask", "Pieces", "blocks_of"]
+__all__ = ["Block", "BlockTask", "Pieces", "block_shape_for", "blocks_of"]
 
+_MOST_VOXELS = 1 << 23
 _BINARY = "application/octet-stream"
 
 
@@ -43,6 +45,23 @@ def blocks_of(size: XYZ, block_shape: XYZ) -> Iterator[Block]:
             min(n, at + step) for n, at, step in zip(size, (x, y, z), block_shape, strict=True)
         ]
         yield Block(number, (x, y, z), (stop[0], stop[1], stop[2]))
+
+
+def block_shape_for(size: XYZ, chunk_size: XYZ) -> XYZ:
+    """Blocks of whole chunks, as near to a cube as they come, of bounded size."""
+    shape = list(chunk_size)
+    while True:
+        # Only what is shorter than the volume can grow.
+        short = [axis for axis in range(3) if shape[axis] < size[axis]]
+        axis = min(short, key=lambda axis: shape[axis], default=None)
+        if axis is None or 2 * math.prod(shape) > _MOST_VOXELS:
+            break
+        shape[axis] *= 2
+    while math.prod(shape) > 2 * _MOST_VOXELS:
+        axis = max(range(3), key=lambda axis: shape[axis])
+        shape[axis] = -(-shape[axis] // 2)
+    x, y, z = shape
+    return x, y, z
 
 
 class Pieces(NamedTuple):

@@ -154,6 +154,10 @@ class ThreadedBackend(ABC):
     can_delete_if: ClassVar[bool] = True
     concurrency: int
 
+    @property
+    def write_concurrency(self) -> int:
+        return self.concurrency
+
     @abstractmethod
     def get(self, request: Get) -> Blob | None: ...
 
@@ -181,6 +185,10 @@ class AsyncBackend(ABC):
     can_guard: ClassVar[bool] = True
     can_delete_if: ClassVar[bool] = True
     concurrency: int = 64
+
+    @property
+    def write_concurrency(self) -> int:
+        return self.concurrency
 
     @abstractmethod
     async def get(self, request: Get) -> Blob | None: ...

@@ -63,6 +63,11 @@ class LocalBackend(ThreadedBackend):
         self._root = local_path(place.root) or "/"
         self._trusted: set[str] = set()
 
+    @property
+    def write_concurrency(self) -> int:
+        # While one thread waits for the disk to have it all, another encodes.
+        return 2 * self.concurrency if self._fsync else self.concurrency
+
     def get(self, request: Get) -> Blob | None:
         found = self._find(self._path(request.key))
         if found is None:

@@ -114,6 +114,11 @@ class Storage:
         return self._backend.concurrency
 
     @property
+    def write_concurrency(self) -> int:
+        """How many objects may usefully be written at once."""
+        return self._backend.write_concurrency
+
+    @property
     def has_headers(self) -> bool:
         """Whether objects carry content type, content encoding and cache headers."""
         return self._backend.has_headers

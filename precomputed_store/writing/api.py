@@ -52,6 +52,7 @@ def to_precomputed(
     compute: bool = True,
     progress: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    root: str | os.PathLike[str] | None = None,
 ) -> Volume | Delayed:
     """Write an array as a Precomputed layer, or into one.
 
@@ -156,6 +157,8 @@ def to_precomputed(
         Show a progress bar. Default: for long writes on a terminal.
     storage_options : mapping, optional
         Passed to fsspec.
+    root : str or path, optional
+        A folder above the layer's (or that one) that it may not lead out of; see `open_layer`.
 
     Returns
     -------
@@ -210,6 +213,7 @@ def to_precomputed(
         region=region,
         resume=resume,
         storage_options=storage_options,
+        root=root,
     )
     target = plan_target(source, wish, place, pyramid)
     write = LayerWrite(

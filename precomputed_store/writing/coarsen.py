@@ -55,6 +55,7 @@ def downsample(
     compute: bool = True,
     progress: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    root: str | os.PathLike[str] | None = None,
 ) -> Volume | Delayed:
     """Add coarser scales to a layer.
 
@@ -89,6 +90,8 @@ def downsample(
         Show a progress bar. Default: no.
     storage_options : mapping, optional
         Passed to fsspec.
+    root : str or path, optional
+        A folder above the layer's (or that one) that it may not lead out of; see `open_layer`.
 
     Returns
     -------
@@ -117,7 +120,7 @@ def downsample(
     >>> [scale.key for scale in volume.scales]
     ['8_8_8', '16_16_8', '32_32_16']
     """
-    layer = open_layer(url, storage_options=storage_options)
+    layer = open_layer(url, storage_options=storage_options, root=root)
     resuming = resume and layer.storage.exists(RECORD_KEY)
     volume = Volume(layer=layer, scale_index=_source_index(layer, scale, resuming=resuming))
     levels = _levels(
@@ -251,6 +254,7 @@ def update_scales(
     compress_level: int | None = None,
     progress: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    root: str | os.PathLike[str] | None = None,
 ) -> Volume:
     """Make the coarser scales of a layer anew where a finer one was changed.
 
@@ -274,6 +278,8 @@ def update_scales(
         Show a progress bar. Default: no.
     storage_options : mapping, optional
         Passed to fsspec.
+    root : str or path, optional
+        A folder above the layer's (or that one) that it may not lead out of; see `open_layer`.
 
     Returns
     -------
@@ -289,7 +295,7 @@ def update_scales(
     UnsupportedError
         A scale's voxels are not made up of whole voxels of the one before.
     """
-    layer = open_layer(url, storage_options=storage_options)
+    layer = open_layer(url, storage_options=storage_options, root=root)
     index = layer.info.scale_index(scale)
     volume = Volume(layer=layer, scale_index=index)
     write = PyramidWrite(

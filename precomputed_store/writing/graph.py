@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from precomputed_store.progress import Advance, progress_bar
-from precomputed_store.writing.stages import Stage, all_done
+from precomputed_store.writing.stages import Stage, all_done, unique_name
 
 if TYPE_CHECKING:
     from dask.array import Array
@@ -45,12 +45,11 @@ class WriteGraph:
 
     def delayed(self) -> Delayed:
         """The whole write as one delayed value."""
-        from dask.base import tokenize
         from dask.blockwise import optimize_blockwise
         from dask.delayed import Delayed
         from dask.highlevelgraph import HighLevelGraph
 
-        name = f"to-precomputed-{tokenize(self.finish, *(stage.name for stage in self.stages))}"
+        name = unique_name("to-precomputed")
         if len(self.stages) == 1 and self.stages[0].written is not None:
             return self._symbolic(self.stages[0].written, name)
         layers: dict[str, Any] = {}
@@ -142,7 +141,13 @@ def _follow(client: Any, delayed: Delayed, keys: Sequence[Hashable], done: Advan
     *futures, result = client.get(
         delayed.__dask_graph__(), [*keys, delayed.key], sync=False, optimize_graph=False
     )
-    for future in as_completed(futures):  # type: ignore[no-untyped-call]
-        future.result()
-        done(1)
-    return result.result()
+    try:
+        for future in as_completed(futures):  # type: ignore[no-untyped-call]
+            future.result()
+            done(1)
+        return result.result()
+    finally:
+        # An exception keeps this frame alive, and with it the futures: the scheduler would
+        # remember failed tasks of the caller's own array, whose names do not change.
+        for future in (*futures, result):
+            future.release()

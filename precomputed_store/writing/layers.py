@@ -40,6 +40,7 @@ class Place:
     region: Region | None = None
     resume: bool = False
     storage_options: Mapping[str, Any] | None = None
+    root: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in ("w-", "w", "a", "r+"):
@@ -60,7 +61,7 @@ class Place:
 
     @property
     def storage(self) -> Storage:
-        return open_storage(self.url, storage_options=self.storage_options)
+        return open_storage(self.url, storage_options=self.storage_options, root=self.root)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +140,7 @@ def plan_target(source: WriteSource, wish: LayerWish, place: Place, pyramid: Pyr
     if place.creates:
         return _plan_new(source, wish, place, pyramid)
     try:
-        layer = open_layer(place.url, storage_options=place.storage_options)
+        layer = open_layer(place.url, storage_options=place.storage_options, root=place.root)
     except VolumeNotFoundError:
         if place.mode != "a" or place.region is not None:
             raise
@@ -184,7 +185,7 @@ def _finished(target: Target) -> Target | None:
     storage, planned = target.volume.layer.storage, target.planned_info
     if not storage.exists("info"):
         return None
-    layer = open_layer(storage.url, storage_options=storage.storage_options)
+    layer = open_layer(storage.url, storage_options=storage.storage_options, root=storage.root)
     names = ("layer_type", "data_type", "num_channels", "scales")
     if any(getattr(layer.info, name) != getattr(planned, name) for name in names):
         return None

@@ -159,6 +159,7 @@ def plan(
     scale: ScaleSelector | None = None,
     region: Region | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    root: str | os.PathLike[str] | None = None,
 ) -> WritePlan:
     """What `to_precomputed` would do with these arguments. Touches nothing.
 
@@ -167,7 +168,7 @@ def plan(
     Parameters
     ----------
     array, url, dims, layer_type, encoding, encoding_options, resolution, voxel_offset, \
-chunk_size, key, sharding, pyramid, mode, scale, region, storage_options
+chunk_size, key, sharding, pyramid, mode, scale, region, storage_options, root
         See `to_precomputed`.
 
     Returns
@@ -207,7 +208,9 @@ to be 40 times smaller than its voxels) and at most 2.0 GiB decoded
         key=key,
         sharding=sharding,
     )
-    place = Place(url=url, mode=mode, scale=scale, region=region, storage_options=storage_options)
+    place = Place(
+        url=url, mode=mode, scale=scale, region=region, storage_options=storage_options, root=root
+    )
     target = plan_target(source, wish, place, pyramid)
     options = WriteOptions(unaligned="read-modify-write")
     write = LayerWrite(source=source, target=target, options=options)

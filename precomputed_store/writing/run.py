@@ -75,12 +75,16 @@ class PyramidWrite:
         ------
         ValueError, IndexError
             A scale cannot be written so.
+        MetadataError
+            A scale's folder leads out of the root.
         UnsupportedError
             The encoding's library is not installed.
         """
         region = self._region
         if not self.volume.bounds.contains(region):
             raise IndexError(f"region {region} reaches outside the volume {self.volume.bounds}")
+        # What is read and what is written has to lie within the root.
+        self.volume.layer.storage.child(self.volume.scale.key)
         for sink in self.sinks():
             sink.writer.check(sink.tiling.region)
             check_encoding(sink.writer)

@@ -9,6 +9,7 @@ something gives the same pyramid however often a job was interrupted.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -38,7 +39,7 @@ from precomputed_store.writing.tiling import Tiling
 if TYPE_CHECKING:
     from dask.array import Array
 
-__all__ = ["Pending", "Stage", "array_stage", "coarse_stage", "scatters"]
+__all__ = ["Pending", "Stage", "array_stage", "coarse_stage", "scatters", "unique_name"]
 
 Key: TypeAlias = Hashable
 
@@ -88,6 +89,15 @@ class Stage:
                 yield (self.name, 0, z, y, x)
 
 
+def unique_name(kind: str) -> str:
+    """A name for tasks that no other run has, not even one with the same arguments.
+
+    A scheduler takes a task for done, or failed, that it remembers under the same name. But
+    what a task writes may have been removed since, and a failed one is to be tried again.
+    """
+    return f"{kind}-{uuid.uuid4().hex}"
+
+
 def scatters(tiling: Tiling, sink: ArraySink | CoarseSink) -> bool:
     """Whether a scale has to be written shard by shard, with chunks from everywhere in each."""
     scale = sink.writer.array.scale
@@ -109,18 +119,16 @@ def array_stage(array: Array, sink: ArraySink, *, pending: Pending, staging: Sta
     staging : Staging
         For a scale that is scattered.
     """
-    from dask.base import tokenize
-
-    token = tokenize(array.name, sink)
     if scatters(sink.tiling, sink):
-        return _staged_stage(array, sink, staging, token, pending)
+        return _staged_stage(array, sink, staging, pending)
     if sink.tiling.grouped is None:
-        written = _map(write_block, array, sink, name=f"write-precomputed-{token}")
+        written = _map(write_block, array, sink, name=unique_name("write-precomputed"))
     else:
-        encoded = _map(encode_block, array, sink, name=f"encode-precomputed-{token}", dtype=object)
+        name = unique_name("encode-precomputed")
+        encoded = _map(encode_block, array, sink, name=name, dtype=object)
         x, y, z = sink.tiling.grouped
         grouped: Array = encoded.rechunk(((1,), z, y, x))  # type: ignore[no-untyped-call]
-        written = _map(store_blocks, grouped, sink, name=f"write-precomputed-{token}")
+        written = _map(store_blocks, grouped, sink, name=unique_name("write-precomputed"))
     graph: Any = written.__dask_graph__()
     return Stage(
         name=written.name,
@@ -148,12 +156,10 @@ def _map(function: Any, array: Array, *arguments: Any, name: str, dtype: Any = n
     return mapped
 
 
-def _staged_stage(
-    array: Array, sink: ArraySink, staging: Staging, token: str, pending: Pending
-) -> Stage:
-    staged = _map(stage_block, array, sink, staging, name=f"stage-precomputed-{token}")
+def _staged_stage(array: Array, sink: ArraySink, staging: Staging, pending: Pending) -> Stage:
+    staged = _map(stage_block, array, sink, staging, name=unique_name("stage-precomputed"))
     graph: Any = staged.__dask_graph__()
-    name, barrier = f"write-precomputed-{token}", f"staged-precomputed-{token}"
+    name, barrier = unique_name("write-precomputed"), unique_name("staged-precomputed")
     blocks = [(staged.name, 0, z, y, x) for x, y, z in sink.tiling.indices()]
     tasks = {
         (name, shard): (store_staged, sink, staging, shard, barrier)
@@ -179,14 +185,7 @@ def coarse_stage(sink: CoarseSink, finer: Stage | None, *, pending: Pending) -> 
     pending : collection, optional
         What is to be made.
     """
-    from dask.base import tokenize
-
-    token = tokenize(
-        sink.writer.array.storage.url, sink.writer.array.scale.key, sink.tiling.edges,
-        sink.factor, sink.method, finer and finer.name, repr(sink.writer.options),
-        sink.finer.storage.url, sink.finer.scale.key,
-    )  # fmt: skip
-    name = f"coarsen-precomputed-{token}"
+    name = unique_name("coarsen-precomputed")
     waits = {finer.name} if finer is not None else set()
     if scatters(sink.tiling, sink):
         return _scattered_stage(sink, finer, name, pending)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from precomputed_store.array_door import ArrayDoor
 from precomputed_store.codecs.base import ChunkArray
 from precomputed_store.downsampling import WORKING_BYTES, Method, downsample, fine_box
 from precomputed_store.engine import ChunkedArray
@@ -60,11 +59,6 @@ class ArraySink:
 
     writer: RegionWriter
     tiling: Tiling
-
-    def __dask_tokenize__(self) -> tuple[object, ...]:
-        target = ArrayDoor(self.writer.array).__dask_tokenize__()
-        place = (self.tiling.region.start, self.tiling.region.stop, self.tiling.spans)
-        return "precomputed_store.ArraySink", target, repr(self.writer.options), place
 
     def check_shared(self) -> None:
         check_shared(self.writer.array.storage)

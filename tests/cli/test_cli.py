@@ -112,6 +112,7 @@ def test_storage_options_are_json_or_text(layer: Path, monkeypatch: pytest.Monke
             "key": "a=b",
         },
         "missing_statuses": (404, 403),
+        "root": None,
     }
 
 

@@ -14,6 +14,7 @@ from segmentation_peers import (
     noise,
 )
 
+from precomputed_store._native import segmentation as native
 from precomputed_store.codecs import _segmentation_blocks as blocks
 from precomputed_store.codecs.compressed_segmentation import CompressedSegmentation
 from precomputed_store.errors import FormatError, UnsupportedError
@@ -39,6 +40,15 @@ def chunk(*words: int) -> bytes:
 
 def decode(data, block_size, shape, dtype="uint64"):
     return codec(*block_size).decode(data, shape=shape, dtype=np.dtype(dtype))
+
+
+@pytest.fixture(autouse=True, params=["kernel", "library"])
+def means(request, monkeypatch):
+    """With the compiled kernel, and as where it could not be compiled."""
+    if request.param == "library":
+        monkeypatch.setattr(native, "_library", lambda: None)
+    elif not native.is_available():
+        pytest.skip("the package was installed without a compiler")
 
 
 # Specification and frozen bytes
@@ -321,6 +331,8 @@ def test_a_channel_beyond_24_bit_offsets_is_refused(monkeypatch):
 
 
 def test_the_overflow_that_the_library_reports_is_a_format_error(monkeypatch):
+    monkeypatch.setattr(native, "_library", lambda: None)
+
     def compress(*_arguments, **_options):
         raise OverflowError
 
@@ -369,6 +381,7 @@ def test_parameters_round_trip():
 
 
 def test_a_missing_library_is_named(monkeypatch):
+    monkeypatch.setattr(native, "_library", lambda: None)
     monkeypatch.setitem(sys.modules, "compressed_segmentation", None)
     name, data, expected = FROZEN[0]
     with pytest.raises(UnsupportedError, match="pip install"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +73,107 @@ def test_a_delayed_write_runs_on_the_cluster_and_returns_the_volume(
     )
     volume = client.compute(delayed).result()
     np.testing.assert_array_equal(volume[...][..., 0], voxels)
+
+
+SHARDED = ps.ShardingSpec(hash="identity", preshift_bits=3, minishard_bits=1, shard_bits=3)
+SCATTERED = ps.ShardingSpec(
+    hash="murmurhash3_x86_128", preshift_bits=0, minishard_bits=1, shard_bits=2
+)
+
+
+@pytest.mark.parametrize("sharding", [None, SHARDED, SCATTERED], ids=["chunks", "boxes", "murmur"])
+def test_the_same_write_after_the_layer_has_gone_stores_it_again(
+    client: distributed.Client,
+    tmp_path: Path,
+    voxels: np.ndarray,
+    sharding: ps.ShardingSpec | None,
+) -> None:
+    source = da.from_array(voxels, chunks=(32, 32, 32))
+
+    def job() -> distributed.Future:
+        delayed = ps.to_precomputed(
+            source,
+            tmp_path / "layer",
+            dims="xyz",
+            layer_type="image",
+            resolution=(8, 8, 8),
+            chunk_size=(8, 8, 8),
+            sharding=sharding,
+            pyramid=1,
+            compute=False,
+        )
+        return client.compute(delayed)
+
+    first = job()
+    first.result()
+    shutil.rmtree(tmp_path / "layer")
+    job().result()
+    np.testing.assert_array_equal(tensorstore_read(tmp_path / "layer")[..., 0], voxels)
+    coarse = ps.open_volume(tmp_path / "layer", scale=1, missing="raise")
+    assert coarse[...].any()
+    first.release()
+
+
+@pytest.mark.parametrize("sharding", [None, SHARDED, SCATTERED], ids=["chunks", "boxes", "murmur"])
+def test_what_failed_on_a_cluster_can_be_resumed_there(
+    client: distributed.Client,
+    tmp_path: Path,
+    voxels: np.ndarray,
+    sharding: ps.ShardingSpec | None,
+) -> None:
+    layer = tmp_path / "layer"
+    source = da.from_array(voxels, chunks=(32, 32, 32))
+
+    def job(*, resume: bool) -> None:
+        ps.to_precomputed(
+            source,
+            layer,
+            dims="xyz",
+            layer_type="image",
+            resolution=(8, 8, 8),
+            chunk_size=(8, 8, 8),
+            sharding=sharding,
+            pyramid=1,
+            resume=resume,
+        )
+
+    layer.mkdir()
+    (layer / "16_16_16").write_bytes(b"in the way")
+    with pytest.raises((OSError, ps.PrecomputedError)):
+        job(resume=False)
+    (layer / "16_16_16").unlink()
+    job(resume=True)
+    np.testing.assert_array_equal(tensorstore_read(layer)[..., 0], voxels)
+    assert ps.open_volume(layer, scale=1)[...].any()
+
+
+@pytest.mark.parametrize("sharding", [None, SHARDED, SCATTERED], ids=["chunks", "boxes", "murmur"])
+def test_copies_and_coarser_scales_that_failed_on_a_cluster_can_be_made_again(
+    client: distributed.Client,
+    tmp_path: Path,
+    voxels: np.ndarray,
+    sharding: ps.ShardingSpec | None,
+) -> None:
+    arguments = {"dims": "xyz", "layer_type": "image", "resolution": (8, 8, 8)}
+    ps.to_precomputed(voxels, tmp_path / "source", **arguments, chunk_size=(8, 8, 8))
+    copy = tmp_path / "copy"
+
+    def job(*, resume: bool) -> None:
+        ps.copy(tmp_path / "source", copy, sharding=sharding, resume=resume)
+
+    copy.mkdir()
+    (copy / "8_8_8").write_bytes(b"in the way")
+    with pytest.raises((OSError, ps.PrecomputedError)):
+        job(resume=False)
+    (copy / "8_8_8").unlink()
+    job(resume=True)
+    np.testing.assert_array_equal(tensorstore_read(copy)[..., 0], voxels)
+    (copy / "16_16_16").write_bytes(b"in the way")
+    with pytest.raises((OSError, ps.PrecomputedError)):
+        ps.downsample(copy, pyramid=1)
+    (copy / "16_16_16").unlink()
+    ps.downsample(copy, pyramid=1, resume=True)
+    assert ps.open_volume(copy, scale=1, missing="raise")[...].any()
 
 
 def test_progress_is_shown_for_a_cluster(

@@ -11,24 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from peaks import IMPORT
 
 pytest.importorskip("resource", reason="memory is measured on POSIX systems only")
 
 SLICE = (1024, 2048)
 """2 MiB"""
 
-CODE = """
-import pathlib, resource, sys
+CODE = (
+    IMPORT
+    + """
 from precomputed_store.cli import main
 main(sys.argv[1:], standalone_mode=False)
-status = pathlib.Path("/proc/self/status")
-if status.exists():  # ru_maxrss begins with what the parent of this process had.
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    print(int(lines["VmHWM"].split()[0]) << 10)
-else:
-    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(usage if sys.platform == "darwin" else usage << 10)
+print(peak_bytes())
 """
+)
 
 
 def peak_bytes(slices: Path, layer: Path, *options: str) -> int:

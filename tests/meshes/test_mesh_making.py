@@ -14,8 +14,10 @@ from cloudvolume import CloudVolume
 from skimage.measure import marching_cubes
 
 import precomputed_store as ps
+from precomputed_store.grid import XYZ
 from precomputed_store.mesh import Mesh
 from precomputed_store.mesh.extract import Surface, extract_surfaces
+from precomputed_store.meshing.blocks import block_shape_for
 from precomputed_store.metadata import ShardingSpec
 
 RESOLUTION = (4.0, 8.0, 20.0)
@@ -61,6 +63,20 @@ def test_meshes_do_not_depend_on_the_blocks(layer: Path, block_shape: Any) -> No
         assert len(mesh.faces) == len(surface.faces)
         order = [np.lexsort(np.rint(v * 2).T) for v in (mesh.vertices, expected)]
         np.testing.assert_allclose(mesh.vertices[order[0]], expected[order[1]], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("size", "chunk_size", "expected"),
+    [
+        ((10**6, 10**6, 10**6), (64, 64, 64), (256, 256, 128)),
+        ((10**6, 10**6, 10), (64, 64, 10), (1024, 512, 10)),
+        ((10**6, 10**6, 10**6), (512, 512, 16), (512, 512, 32)),
+        ((10**6, 10**6, 10**6), (4096, 4096, 16), (1024, 1024, 16)),
+        ((50, 40, 30), (64, 64, 64), (64, 64, 64)),
+    ],
+)
+def test_a_block_is_of_whole_chunks_and_bounded(size: XYZ, chunk_size: XYZ, expected: XYZ) -> None:
+    assert block_shape_for(size, chunk_size) == expected
 
 
 def test_volume_and_extent_agree_with_the_voxels(layer: Path) -> None:

@@ -366,3 +366,25 @@ def test_mutated_indices_give_an_error_or_bytes_of_the_shard(
     if options:
         # gzip's checksum covers the minishard index; offsets do not lie in an index by chance.
         assert found["missing"] == found["exchanged"] == 0
+
+
+def test_a_shard_that_is_longer_than_all_its_chunks_is_not_read_to_be_changed(
+    tmp_path: Path,
+) -> None:
+    """64 GiB, all of it a hole: what its name says must not be taken into memory."""
+    sharding = ps.ShardingSpec(hash="identity", preshift_bits=3, minishard_bits=0, shard_bits=0)
+    voxels = np.ones((16, 16, 16), np.uint8)
+    ps.to_precomputed(
+        voxels, tmp_path / "layer", dims="xyz", resolution=(8, 8, 8), chunk_size=(8, 8, 8),
+        sharding=sharding,
+    )  # fmt: skip
+    (path,) = (tmp_path / "layer" / "8_8_8").iterdir()
+    os.truncate(path, 64 << 30)
+    volume = ps.open_volume(tmp_path / "layer", mode="r+", unaligned="read-modify-write")
+    tracemalloc.start()
+    with pytest.raises(ps.StorageError, match="expected at most"):
+        volume[:8, :8, :8] = np.uint8(2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < SPARE
+    assert path.stat().st_size == 64 << 30

@@ -8,28 +8,25 @@ import hashlib
 import json
 import re
 import sys
+import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[0]))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from hostile_chunks import SUBJECTS, mutants
+from peaks import forget_peak, peak_bytes, status_bytes
 
 from precomputed_store import isolation
+from precomputed_store.concurrency import num_cores
 from precomputed_store.errors import FormatError
 
 subject, count = SUBJECTS[sys.argv[1]], int(sys.argv[2])
-
-
-def kibibytes(pid, name):
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    found = re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE)
-    return int(found[1]) if found else 0
 
 
 def workers():
@@ -45,63 +42,76 @@ def workers():
 
 
 outcomes = Counter()
+counting = threading.Lock()
+threads = ThreadPoolExecutor(num_cores())  # as many as decoder processes: half the time
 slowest = 0.0
 worker_base = worker_peak = 0
 
 
 def outcome(data):
     global slowest, worker_peak
+    found = ["refused"]
     started = time.monotonic()
     try:
         result = subject.decode(data)
     except FormatError as error:
         result = re.sub(r"[\d.]+", "#", str(error))
-        outcomes["refused"] += 1
         if "decoder process" in result:
-            outcomes["of these, decoder died or hung"] += 1
+            found.append("of these, decoder died or hung")
         if "more memory" in result:
-            outcomes["of these, stopped at its limit of memory"] += 1
+            found.append("of these, stopped at its limit of memory")
     except Exception as error:
         result = f"{type(error).__name__}: {error}"
-        outcomes[f"raised {type(error).__name__}"] += 1
+        found = [f"raised {type(error).__name__}"]
     else:
         result = hashlib.sha256(result).digest()
-        outcomes["accepted"] += 1
-    slowest = max(slowest, time.monotonic() - started)
-    worker_peak = max([worker_peak, *(kibibytes(pid, "VmHWM") for pid in workers())])
+        found = ["accepted"]
+    with counting:
+        outcomes.update(found)
+        slowest = max(slowest, time.monotonic() - started)
+        worker_peak = max([worker_peak, *(status_bytes("VmHWM", pid) for pid in workers())])
     return result
 
 
+def batched(items):
+    """Fifty at a time: threads would else be given, and hold, all of them at once."""
+    items = iter(items)
+    while group := list(islice(items, 50)):
+        yield group
+
+
 plain = subject.decode(subject.encoded)
-for _ in range(20):
-    subject.decode(subject.encoded)
-worker_base = max([0, *(kibibytes(pid, "VmHWM") for pid in workers())])
-Path("/proc/self/clear_refs").write_text("5")
-before = kibibytes("self", "VmRSS")
+list(threads.map(lambda _: subject.decode(subject.encoded), range(40)))
+worker_base = max([0, *(status_bytes("VmHWM", pid) for pid in workers())])
+before = forget_peak()
 
 sizes = range(len(subject.encoded))
-cuts = [outcome(subject.encoded[:size]) for size in (sizes if len(sizes) < 4000 else sizes[::7])]
+sizes = sizes if len(sizes) < 4000 else sizes[::7]
+cuts = list(threads.map(outcome, (subject.encoded[:size] for size in sizes)))
 # A cut that takes nothing but padding may lose nothing: then it must decode to the same.
 digest = hashlib.sha256(plain).digest()
 silent = sum(isinstance(cut, bytes) and cut != digest for cut in cuts)
 truncations = Counter(outcomes)
 outcomes.clear()
 results = []
-for number, data in enumerate(mutants(subject.encoded, count)):
-    results.append(outcome(data))
+for group in batched(mutants(subject.encoded, count)):
+    results += threads.map(outcome, group)
     # A chunk between them has to come out as ever.
-    if number % 50 == 0 and subject.decode(subject.encoded) != plain:
+    if subject.decode(subject.encoded) != plain:
         outcomes["harmed another chunk"] += 1
 tried = Counter(outcomes)
 # The same bytes again, more often those that were taken for a chunk. They are made anew, as to
 # keep them all would be the largest part of the memory that is measured.
 taken = [n for n, r in enumerate(results) if isinstance(r, bytes)]
 again = {*taken[:300], *range(0, count, 20)}
+repeats = (data for n, data in enumerate(mutants(subject.encoded, count)) if n in again)
+first = (results[number] for number in sorted(again))
 differing = 0
-for number, data in enumerate(mutants(subject.encoded, count)):
-    if number in again:
-        first, new = results[number], outcome(data)
-        same = new == first if isinstance(first, bytes) else not isinstance(new, bytes)
+for group in batched(zip(first, repeats, strict=True)):
+    for old, new in zip(
+        (old for old, _ in group), threads.map(outcome, (d for _, d in group)), strict=True
+    ):
+        same = new == old if isinstance(old, bytes) else not isinstance(new, bytes)
         differing += not same
 report = {
     "mutants": dict(tried),
@@ -110,8 +120,8 @@ report = {
     "differing_on_repetition": differing,
     "repeated": len(again),
     "slowest_s": round(slowest, 2),
-    "memory_mib": round((kibibytes("self", "VmHWM") - before) / 1024, 1),
-    "worker_memory_mib": round(max(0, worker_peak - worker_base) / 1024, 1),
+    "memory_mib": round((peak_bytes() - before) / 2**20, 1),
+    "worker_memory_mib": round(max(0, worker_peak - worker_base) / 2**20, 1),
     "decoded_bytes": subject.decoded_bytes,
 }
 print(json.dumps(report))

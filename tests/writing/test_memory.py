@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peaks import IMPORT
 
 import precomputed_store as ps
 
@@ -32,9 +33,10 @@ CASES: dict[str, Any] = {
     "chunks": None,
 }  # fmt: skip
 
-CODE = """
-import json, resource, sys
-from pathlib import Path
+CODE = (
+    IMPORT
+    + """
+import json
 import dask, dask.array as da, numpy as np
 import precomputed_store as ps
 
@@ -45,14 +47,6 @@ def noise(block_info=None):
 def array(shape):
     chunks = da.core.normalize_chunks((64, 256, 256), shape)
     return da.map_blocks(noise, chunks=chunks, dtype="uint8")
-
-def peak():
-    status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss begins with what the parent of this process had.
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) << 10
-    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return usage if sys.platform == "darwin" else usage << 10
 
 def sharding(members):
     return None if members is None else ps.ShardingSpec(**members)
@@ -70,8 +64,9 @@ else:
     voxels = array(job["shape"])
     tasks = [scale.task_bytes for scale in ps.plan(voxels, url, **options, pyramid=1).scales]
     ps.to_precomputed(voxels, url, **options)
-print(json.dumps({"peak": peak(), "tasks": tasks}))
+print(json.dumps({"peak": peak_bytes(), "tasks": tasks}))
 """
+)
 
 LARGE = (512, 1024, 512)
 SMALL = (64, 64, 64)

@@ -1,0 +1,130 @@
+"""compressed_segmentation, compiled: boxes of a channel ⇄ words.
+
+Axes are z, y, x. Every function says whether it did it: what it refuses (the words are damaged,
+the kernel is not installed, the machine is big-endian) is for the slower way, which says why.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["decode_box", "encode_channel", "is_available"]
+
+ZYX: TypeAlias = tuple[int, int, int]
+
+_LARGEST_BLOCK_VOXELS = 1 << 16
+"""Larger blocks can have more labels than 16 bits number."""
+
+_DONE = 0
+_INTERFACE = 1
+"""Of the library that fits these calls: another one is left from an older installation."""
+
+
+def is_available() -> bool:
+    """Whether the kernel was compiled when the package was installed."""
+    return _library() is not None
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    path = Path(__file__).with_name("compressed_segmentation.kernel")
+    if sys.byteorder != "little":
+        return None
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError:
+        return None
+    if library.interface_version() != _INTERFACE:
+        return None
+    address, size, sizes = ctypes.c_void_p, ctypes.c_uint64, ctypes.POINTER(ctypes.c_int64)
+    for name in ("uint32", "uint64"):
+        # As attributes, which keep their types: each library["…"] is a new function.
+        decode, encode = getattr(library, f"decode_{name}"), getattr(library, f"encode_{name}")
+        decode.argtypes = [address, size, sizes, sizes, sizes, address, sizes]
+        decode.restype = ctypes.c_int
+        encode.argtypes = [address, sizes, sizes, sizes, address, size]
+        encode.restype = ctypes.c_int64
+    return library
+
+
+@functools.lru_cache(maxsize=1024)
+def _integers(values: tuple[int, ...]) -> ctypes.Array[ctypes.c_int64]:
+    # Never written to, so that threads can share them.
+    return (ctypes.c_int64 * len(values))(*values)
+
+
+def decode_box(
+    words: npt.NDArray[np.uint32],
+    *,
+    shape: ZYX,
+    block: ZYX,
+    box: tuple[tuple[int, int], ...],
+    out: npt.NDArray[Any],
+) -> bool:
+    """Decode a box of a channel into `out`; whether that was possible.
+
+    If not, `out` may hold anything. Only blocks that touch the box are looked at.
+
+    Parameters
+    ----------
+    words : numpy.ndarray
+        The channel.
+    shape, block : (int, int, int)
+        Voxels of the channel, and of its blocks.
+    box : three (int, int)
+        First voxel and the one after the last, within the channel.
+    out : numpy.ndarray
+        Of the box's shape, any strides.
+    """
+    library = _library()
+    if library is None or not (out.dtype.isnative and out.flags.aligned and out.flags.writeable):
+        return False
+    expected = tuple(stop - start for start, stop in box)
+    inside = all(0 <= a < b <= size for (a, b), size in zip(box, shape, strict=True))
+    if out.shape != expected or not inside:
+        raise ValueError(f"a box {box} of {shape} voxels cannot be decoded into {out.shape}")
+    words = np.require(words, "<u4", ["C", "A"])
+    status = getattr(library, f"decode_{out.dtype.name}")(
+        words.ctypes.data,
+        words.size,
+        _integers(shape),
+        _integers(block),
+        _integers((*(a for a, _ in box), *(b for _, b in box))),
+        out.ctypes.data,
+        _integers(out.strides),
+    )
+    return bool(status == _DONE)
+
+
+def encode_channel(
+    labels: npt.NDArray[Any], *, block: ZYX, most_words: int
+) -> npt.NDArray[np.uint32] | None:
+    """Encode a channel ``(z, y, x)`` of any strides, or None if it is not for the kernel.
+
+    The result is empty if it would have more than `most_words` words.
+    """
+    library = _library()
+    extent = [min(size, edge) for size, edge in zip(labels.shape, block, strict=True)]
+    if library is None or np.prod(extent, dtype=object) > _LARGEST_BLOCK_VOXELS:
+        return None
+    labels = np.require(labels, labels.dtype.newbyteorder("="), ["A"])
+    # Pages that are not written to cost nothing.
+    words = np.empty(most_words, "<u4")
+    size = getattr(library, f"encode_{labels.dtype.name}")(
+        labels.ctypes.data,
+        _integers(labels.strides),
+        _integers(labels.shape),
+        _integers(block),
+        words.ctypes.data,
+        words.size,
+    )
+    if size < 0:
+        raise MemoryError(f"no memory to encode a channel of {labels.shape} voxels")
+    return words[:size]
