@@ -5,14 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from precomputed_store.codecs.base import Buffer
 from precomputed_store.concurrency import bounded, num_cores, run_batches
-from precomputed_store.errors import MetadataError, StorageError, VolumeNotFoundError
-from precomputed_store.info_edits import edit_info
 from precomputed_store.keyed_reader import check_id
 from precomputed_store.keyed_writer import Keyed, KeyedWriter
 from precomputed_store.mesh import Manifest, as_mesh, legacy
@@ -23,19 +21,20 @@ from precomputed_store.mesh_encoding import (
     encode_multilod,
 )
 from precomputed_store.mesh_layouts import LegacyLayout, manifest_name
-from precomputed_store.mesh_source import MeshSource, read_mesh_info
-from precomputed_store.metadata import ShardingSpec, VolumeInfo
+from precomputed_store.mesh_source import MeshSource
+from precomputed_store.mesh_target import JSON_TYPE, link_meshes, open_target, put_info
+from precomputed_store.metadata import ShardingSpec
 from precomputed_store.metadata.mesh import MeshInfo, MeshKind
 from precomputed_store.object_steps import run_steps
 from precomputed_store.shard_shape import ShardTarget, choose_id_sharding
-from precomputed_store.storage import Storage, open_storage, run_sync
+from precomputed_store.storage import Storage, run_sync
 
 __all__ = [
     "MeshItems",
     "MeshWriter",
+    "delete_all",
     "delete_meshes",
-    "link_meshes",
-    "open_target",
+    "mesh_sharding",
     "write_meshes",
 ]
 
@@ -43,8 +42,6 @@ MeshItems: TypeAlias = Mapping[int, Any] | Iterable[tuple[int, Any]]
 """Meshes by segment id: a mapping, or pairs, which may be made one by one."""
 
 _BINARY = "application/octet-stream"
-_JSON = "application/json"
-_DEFAULT_FOLDER = "mesh"
 # Of all levels of detail, as measured on surfaces of voxels at 16 bits.
 _BYTES_PER_FACE = 6
 
@@ -123,7 +120,7 @@ class MeshWriter:
             manifest = legacy.encode_manifest([name])
             return [
                 Put(name, encode_legacy(mesh)),
-                Put(legacy.manifest_key(segment_id), manifest, _JSON),
+                Put(legacy.manifest_key(segment_id), manifest, JSON_TYPE),
             ]
         encoded = encode_multilod(mesh, self.info, self.levels)
         return [
@@ -203,75 +200,6 @@ def delete_all(storage: Storage, keys: Sequence[str]) -> None:
 
 async def _delete_all_async(storage: Storage, keys: Sequence[str]) -> None:
     await bounded(storage.concurrency)(keys, storage.delete_async)
-
-
-class Target(NamedTuple):
-    """Where meshes go.
-
-    Attributes
-    ----------
-    storage : Storage
-        The folder of meshes.
-    info : MeshInfo or None
-        Its `info`, if it has one.
-    volume : Storage or None
-        The layer that is to link it.
-    """
-
-    storage: Storage
-    info: MeshInfo | None
-    volume: Storage | None
-
-
-def open_target(
-    url: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
-) -> Target:
-    """The folder of meshes that a URL means: itself, or the one of the volume at it."""
-    storage = open_storage(url, storage_options=storage_options)
-    volume_info = _volume_info(storage)
-    if volume_info is not None:
-        folder = storage.child(volume_info.mesh or _DEFAULT_FOLDER)
-        return Target(folder, _stored_info(folder), storage)
-    parent, name = _parent(storage)
-    if parent is not None:
-        volume_info = _volume_info(parent, may_fail=True)
-        links_another = volume_info is not None and volume_info.mesh not in (None, name)
-        if volume_info is None or links_another:
-            parent = None
-    return Target(storage, _stored_info(storage), parent)
-
-
-def _stored_info(storage: Storage) -> MeshInfo | None:
-    return read_mesh_info(storage) if storage.exists("info") else None
-
-
-def _volume_info(storage: Storage, *, may_fail: bool = False) -> VolumeInfo | None:
-    """The `info` of a volume, or None if there is none (or it may not be read)."""
-    from precomputed_store.layer import open_layer
-
-    try:
-        layer = open_layer(storage.url, storage_options=storage.storage_options, max_redirects=0)
-    except (VolumeNotFoundError, MetadataError):
-        return None
-    except StorageError:
-        # What lies above a folder of meshes need not be ours to read.
-        if not may_fail:
-            raise
-        return None
-    return layer.info
-
-
-def _parent(storage: Storage) -> tuple[Storage | None, str]:
-    url, _, name = storage.url.rpartition("/")
-    if "://" not in url or url.endswith("//") or "::" in storage.url or "?" in storage.url:
-        return None, name
-    return replace(storage, url=url, root=None), name
-
-
-def link_meshes(volume: Storage, folder: Storage) -> None:
-    """Name a folder of meshes in the `info` of the layer that it lies in."""
-    name = folder.url.removeprefix(volume.url).strip("/")
-    edit_info(volume, lambda info: info if info.mesh else replace(info, mesh=name))
 
 
 def write_meshes(
@@ -367,11 +295,6 @@ def _check_mesh(mesh: Any) -> None:
 
 def _num_faces(mesh: Any) -> int:
     return len(as_mesh(mesh[0] if isinstance(mesh, list) else mesh).faces)
-
-
-def put_info(storage: Storage, info: MeshInfo) -> None:
-    """Store the `info` of a folder of meshes."""
-    storage.put("info", info.to_bytes(), content_type=_JSON, cache_control="no-cache")
 
 
 def delete_meshes(

@@ -47,6 +47,7 @@ ENGINE = {
     "mesh_encoding",
     "mesh_layouts",
     "mesh_source",
+    "mesh_target",
     "mesh_writer",
     "object_steps",
     "shard_cache",

@@ -18,15 +18,8 @@ from precomputed_store.layer import Layer, open_layer
 from precomputed_store.mesh.extract import Extractor, extract_surfaces
 from precomputed_store.mesh_encoding import LevelOptions, check_libraries
 from precomputed_store.mesh_source import MeshSource
-from precomputed_store.mesh_writer import (
-    MeshWriter,
-    Target,
-    delete_all,
-    link_meshes,
-    mesh_sharding,
-    open_target,
-    put_info,
-)
+from precomputed_store.mesh_target import Target, link_meshes, open_target, put_info
+from precomputed_store.mesh_writer import MeshWriter, delete_all, mesh_sharding
 from precomputed_store.meshing.blocks import Block, BlockTask, Pieces, block_shape_for, blocks_of
 from precomputed_store.meshing.merge import MergeTask, PieceTable, Shaping
 from precomputed_store.meshing.run import MARK, run_tasks
