@@ -106,7 +106,8 @@ def compare_writes(cell: Cell, voxels: Any, scratch: str, rounds: int) -> dict[s
 
 
 def stored(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of all chunks."""
+    return sum(path.stat().st_size for path in folder.glob("*/*") if path.is_file())
 
 
 def geometric_means(results: dict[str, Any]) -> dict[str, dict[str, float]]:
