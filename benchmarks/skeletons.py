@@ -21,10 +21,13 @@ from typing import Any
 import numpy as np
 
 import precomputed_store as ps
+from precomputed_store.metadata.skeleton import VertexAttribute
 from precomputed_store.shard_cache import clear_index_cache
 from precomputed_store.skeleton import Skeleton
 
 VERTICES = 500
+# As CloudVolume stores them.
+ATTRIBUTES = (VertexAttribute("radius"), VertexAttribute("vertex_types", "uint8"))
 
 
 def skeletons(count: int) -> dict[int, Skeleton]:
@@ -96,7 +99,7 @@ def run(layer: Path, count: int, rounds: int) -> dict[str, tuple[float, float]]:
             }
         ),
     )
-    source = ps.write_skeletons(layer / "skeletons", data, sharding="auto")
+    source = ps.write_skeletons(layer / "skeletons", data, sharding="auto", attributes=ATTRIBUTES)
     spec = source.info.sharding
     assert spec is not None
 

@@ -10,18 +10,17 @@ from typing import Any, Literal
 
 from precomputed_store.errors import MetadataError, VolumeNotFoundError
 from precomputed_store.info_edits import edit_info
+from precomputed_store.keyed_reader import check_id
 from precomputed_store.keyed_writer import Keyed, KeyedWriter
 from precomputed_store.metadata import ShardingSpec, VolumeInfo
 from precomputed_store.metadata.document import MAX_BYTES
-from precomputed_store.metadata.skeleton import IDENTITY, SkeletonInfo, VertexAttribute
-from precomputed_store.shard_shape import ShardTarget, choose_id_sharding
-from precomputed_store.skeleton import Skeleton, as_skeleton, encode_skeleton
+from precomputed_store.metadata.skeleton import SkeletonInfo, VertexAttribute
+from precomputed_store.skeleton import as_skeleton, encode_skeleton
+from precomputed_store.skeleton_layout import Layout
 from precomputed_store.skeleton_source import SkeletonSource, skeletons_in
 from precomputed_store.storage import Storage, open_storage
 
 __all__ = ["delete_skeletons", "write_skeletons"]
-
-_DEFAULT_ATTRIBUTES = (VertexAttribute("radius"), VertexAttribute("vertex_types", "uint8"))
 
 
 def write_skeletons(
@@ -29,14 +28,18 @@ def write_skeletons(
     skeletons: Mapping[int, Any] | Iterable[tuple[int, Any]],
     *,
     sharding: Literal["auto"] | ShardingSpec | None = None,
-    attributes: Sequence[VertexAttribute] = _DEFAULT_ATTRIBUTES,
-    transform: Sequence[float] = IDENTITY,
+    attributes: Sequence[VertexAttribute] | None = None,
+    transform: Sequence[float] | None = None,
     mode: Literal["put", "replace"] = "put",
     storage_options: Mapping[str, Any] | None = None,
 ) -> SkeletonSource:
     """Store skeletons in a folder, which is made or added to.
 
     A folder within a layer that links no skeletons yet is linked from the layer's `info`.
+
+    Skeletons of a mapping, and any that go into shards, are all encoded before anything is
+    stored. Of an iterable without shards, those before a bad one are stored. A new folder
+    gets its `info` last.
 
     Parameters
     ----------
@@ -46,12 +49,14 @@ def write_skeletons(
         By segment id; objects of kimimaro, CloudVolume and the like too. An iterable is read
         once, a few at a time.
     sharding : ShardingSpec or "auto", optional
-        Default: one object for each. ``"auto"`` needs a mapping. Of a folder that exists it
-        is not asked.
-    attributes : sequence of VertexAttribute
-        What is stored of each vertex; by default what CloudVolume expects.
-    transform : sequence of 12 float
-        Takes stored positions to nm.
+        Default: that of a folder that exists, and one object for each in a new one. For a
+        new folder, ``"auto"`` needs a mapping.
+    attributes : sequence of VertexAttribute, optional
+        What is stored of each vertex. Default: what the folder stores; in a new one the
+        attributes of all skeletons of a mapping, of the first one of an iterable, integers
+        of 8 and 16 bits as float32, because Neuroglancer shows no skeletons with those.
+    transform : sequence of 12 float, optional
+        Takes stored positions to nm. Default: that of the folder; none in a new one.
     mode : {"put", "replace"}
         ``"replace"`` removes the skeletons of all other ids.
     storage_options : mapping, optional
@@ -65,7 +70,8 @@ def write_skeletons(
     Raises
     ------
     ValueError
-        An id is given twice, or an attribute does not fit; those before it may be stored.
+        `sharding`, `attributes` or `transform` are not those of the folder that exists; an
+        id is given twice; an attribute does not fit.
     MetadataError
         There is an `info` of something else.
     StorageError
@@ -73,19 +79,27 @@ def write_skeletons(
     if mode not in ("put", "replace"):
         raise ValueError(f"mode is {mode!r}; expected 'put' or 'replace'")
     storage = open_storage(url, storage_options=storage_options)
-    items = skeletons.items() if isinstance(skeletons, Mapping) else skeletons
+    layout = Layout(sharding=sharding, attributes=attributes, transform=transform)
     try:
         info = skeletons_in(storage).info
     except VolumeNotFoundError:
-        info = SkeletonInfo(transform=tuple(transform), vertex_attributes=tuple(attributes))
-        info = replace(info, sharding=_sharding(sharding, skeletons, info))
+        info, skeletons = layout.make(skeletons)
+        is_new = True
+    else:
+        layout.check(info, url=storage.url)
+        is_new = False
+    if isinstance(skeletons, Mapping) and info.sharding is None:
+        for segment_id, _ in _encoded(skeletons.items(), info):
+            check_id(segment_id)
+    items = skeletons.items() if isinstance(skeletons, Mapping) else skeletons
+    _writer(storage, info).put(_encoded(items, info), replace=mode == "replace")
+    if is_new:
         storage.put(
             "info",
             info.to_bytes(),
             content_type="application/json",
             cache_control="no-cache",
         )
-    _writer(storage, info).put(_encoded(items, info), replace=mode == "replace")
     _link(storage)
     return SkeletonSource(storage=storage, info=info)
 
@@ -125,34 +139,10 @@ def _writer(storage: Storage, info: SkeletonInfo) -> KeyedWriter:
 def _encoded(items: Iterable[tuple[int, Any]], info: SkeletonInfo) -> Iterator[tuple[int, Keyed]]:
     for segment_id, each in items:
         try:
-            data = encode_skeleton(_skeleton(each), info=info)
+            data = encode_skeleton(as_skeleton(each), info=info)
         except ValueError as error:
             raise ValueError(f"skeleton {segment_id}: {error}") from error
         yield segment_id, Keyed(data)
-
-
-def _skeleton(value: Any) -> Skeleton:
-    return value if isinstance(value, Skeleton) else as_skeleton(value)
-
-
-def _sharding(
-    wanted: Literal["auto"] | ShardingSpec | None, skeletons: object, info: SkeletonInfo
-) -> ShardingSpec | None:
-    if wanted is None or isinstance(wanted, ShardingSpec):
-        return wanted
-    if wanted != "auto":
-        raise ValueError(f"sharding is {wanted!r}; expected 'auto', a ShardingSpec or None")
-    if not isinstance(skeletons, Mapping):
-        raise ValueError(
-            "sharding='auto' needs a mapping, to know how many skeletons there are; give a "
-            "ShardingSpec for an iterable"
-        )
-    per_vertex = 12 + sum(a.dtype.itemsize * a.num_components for a in info.vertex_attributes)
-    each = (_skeleton(value) for value in skeletons.values())
-    num_bytes = sum(8 + per_vertex * len(s.vertices) + 8 * len(s.edges) for s in each)
-    return choose_id_sharding(
-        num_objects=len(skeletons), num_bytes=num_bytes, target=ShardTarget()
-    )
 
 
 def _link(storage: Storage) -> None:

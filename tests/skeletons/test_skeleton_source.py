@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import precomputed_store as ps
+from precomputed_store.metadata.skeleton import VertexAttribute
 from precomputed_store.skeleton import Skeleton
 from tests.oracles import make_info
 
@@ -35,6 +37,7 @@ def skeleton(seed: int, n: int = 20) -> Skeleton:
     return Skeleton(rng.random((n, 3), np.float32) * 1000, edges, attributes)
 
 
+ATTRIBUTES = [VertexAttribute("radius"), VertexAttribute("vertex_types", "uint8")]
 SKELETONS = {
     segment_id: skeleton(segment_id % 1000) for segment_id in (1, 7, 2**63 + 5, 2**64 - 1)
 }
@@ -101,7 +104,9 @@ def test_what_cloudvolume_writes_is_read(layer: Path, compress: str | None) -> N
 @SHARDINGS
 def test_skeletons_are_put_deleted_and_replaced(layer: Path, sharding: Any) -> None:
     folder = layer / "skeletons"
-    ps.write_skeletons(folder, iter(list(SKELETONS.items())[:2]), sharding=sharding)
+    ps.write_skeletons(
+        folder, iter(list(SKELETONS.items())[:2]), sharding=sharding, attributes=ATTRIBUTES
+    )
     ps.write_skeletons(folder, dict(list(SKELETONS.items())[2:]))
     source = ps.open_volume(layer).skeletons
     assert source.info.sharding == sharding
@@ -139,5 +144,79 @@ def test_a_file_that_disagrees_with_info_is_an_error(tmp_path: Path, sharding: A
 
 
 def test_a_skeleton_that_does_not_fit_names_its_id(tmp_path: Path) -> None:
+    odd = Skeleton([(0, 0, 0)], attributes={"odd": [1.0]})
     with pytest.raises(ValueError, match=r"skeleton 3: attributes: odd not in"):
-        ps.write_skeletons(tmp_path, {3: Skeleton([(0, 0, 0)], attributes={"odd": [1.0]})})
+        ps.write_skeletons(tmp_path, {3: odd}, attributes=[VertexAttribute("radius")])
+
+
+@pytest.mark.parametrize(
+    ("sharding", "of_iterable"), [(None, False), (SHARDING, False), (SHARDING, True)]
+)
+def test_a_bad_skeleton_leaves_nothing_behind(
+    tmp_path: Path, sharding: Any, of_iterable: bool
+) -> None:
+    odd = Skeleton([(0, 0, 0)], attributes={"odd": [1.0]})
+    data = SKELETONS | {3: odd}
+    with pytest.raises(ValueError, match="skeleton"):
+        ps.write_skeletons(
+            tmp_path / "new", data.items() if of_iterable else data, sharding=sharding
+        )
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_new_folder_has_no_info_before_all_of_an_iterable_is_stored(tmp_path: Path) -> None:
+    odd = Skeleton([(0, 0, 0)], attributes={"odd": [1.0]})
+    with pytest.raises(ValueError, match="skeleton 3"):
+        ps.write_skeletons(tmp_path, iter([*SKELETONS.items(), (3, odd)]))
+    assert not (tmp_path / "info").exists()
+
+
+def test_an_id_that_is_none_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="id -1"):
+        ps.write_skeletons(tmp_path / "new", SKELETONS | {-1: skeleton(1)})
+    assert not (tmp_path / "new").exists()
+
+
+@SHARDINGS
+def test_a_folder_that_stores_skeletons_in_another_way_is_not_changed(
+    tmp_path: Path, sharding: Any
+) -> None:
+    ps.write_skeletons(tmp_path, {1: skeleton(1)}, sharding=sharding)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    other = dataclasses.replace(SHARDING, shard_bits=3)
+    for options, message in (
+        ({"sharding": other}, "sharding is .*, not .*'shard_bits': 3"),
+        ({"attributes": [VertexAttribute("radius")]}, r"attributes is .*not radius \(float32 x 1"),
+        ({"transform": [2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2, 0]}, r"transform is .*not \(2.0, "),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ps.write_skeletons(tmp_path, {2: skeleton(2)}, **options)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    same = ps.open_skeletons(tmp_path).info
+    ps.write_skeletons(
+        tmp_path,
+        iter([(2, skeleton(2))]),
+        sharding="auto",
+        attributes=same.vertex_attributes,
+        transform=same.transform,
+    )
+    assert 2 in ps.open_skeletons(tmp_path)
+
+
+def test_small_integers_are_stored_as_neuroglancer_shows_them(tmp_path: Path) -> None:
+    source = ps.write_skeletons(tmp_path, SKELETONS)
+    stored = {each.id: each.data_type for each in source.info.vertex_attributes}
+    assert stored == {"radius": "float32", "vertex_types": "float32"}
+
+
+def test_sharding_of_an_iterable_cannot_be_chosen(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs a mapping"):
+        ps.write_skeletons(tmp_path / "new", iter(SKELETONS.items()), sharding="auto")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_of_no_skeletons_takes_some_later(tmp_path: Path) -> None:
+    ps.write_skeletons(tmp_path, {})
+    assert list(ps.open_skeletons(tmp_path)) == []
+    ps.write_skeletons(tmp_path, {1: Skeleton([(1, 2, 3)])})
+    assert ps.open_skeletons(tmp_path)[1].attributes["radius"].tolist() == [-1]
