@@ -30,13 +30,17 @@ _PUBLIC = {
     "Scale": "metadata",
     "ShardTarget": "shard_shape",
     "ShardingSpec": "metadata",
+    "Skeleton": "skeleton",
+    "SkeletonInfo": "metadata.skeleton",
     "SkeletonSource": "skeleton_source",
     "StorageError": "errors",
     "UnsupportedError": "errors",
+    "VertexAttribute": "metadata.skeleton",
     "Volume": "volume",
     "VolumeInfo": "metadata",
     "VolumeNotFoundError": "errors",
     "add_scale": "info_edits",
+    "as_skeleton": "skeleton",
     "copy": "copying",
     "create": "layer",
     "delete": "copying",
@@ -100,7 +104,12 @@ if TYPE_CHECKING:
         ShardingSpec as ShardingSpec,
         VolumeInfo as VolumeInfo,
     )
+    from precomputed_store.metadata.skeleton import (
+        SkeletonInfo as SkeletonInfo,
+        VertexAttribute as VertexAttribute,
+    )
     from precomputed_store.shard_shape import ShardTarget as ShardTarget
+    from precomputed_store.skeleton import Skeleton as Skeleton, as_skeleton as as_skeleton
     from precomputed_store.skeleton_source import (
         SkeletonSource as SkeletonSource,
         open_skeletons as open_skeletons,

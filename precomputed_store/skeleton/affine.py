@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from precomputed_store.metadata.skeleton import IDENTITY
 
-__all__ = ["Affine", "to_physical", "to_stored"]
+__all__ = ["Affine", "scaled_radius", "to_physical", "to_stored"]
 
 
 class Affine(NamedTuple):
@@ -33,7 +34,7 @@ def to_physical(transform: tuple[float, ...]) -> Affine | None:
     if transform == IDENTITY:
         return None
     matrix = np.array(transform, dtype=np.float64).reshape(3, 4)
-    scale = abs(float(np.linalg.det(matrix[:, :3]))) ** (1 / 3)
+    scale = float(np.cbrt(abs(np.linalg.det(matrix[:, :3]))))
     # A rotation's determinant is 1 but for rounding: radii must not change by it.
     return Affine(matrix[:, :3].T, matrix[:, 3], 1.0 if abs(scale - 1) < 1e-9 else scale)
 
@@ -58,3 +59,14 @@ def to_stored(transform: tuple[float, ...]) -> Affine | None:
             "write a new info with another transform"
         ) from None
     return Affine(linear, -forward.offset @ linear, 1 / forward.scale)
+
+
+def scaled_radius(attributes: Mapping[str, NDArray[Any]], scale: float) -> dict[str, NDArray[Any]]:
+    """Attributes with ``radius``, a length, times `scale`; negative ones mean unknown."""
+    changed = dict(attributes)
+    radius = changed.get("radius")
+    if radius is not None and radius.dtype.kind == "f" and scale != 1:
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = np.where(radius < 0, radius, radius * scale)
+            changed["radius"] = scaled.astype(radius.dtype)
+    return changed

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from precomputed_store.errors import FormatError
 from precomputed_store.metadata.skeleton import SkeletonInfo, VertexAttribute
-from precomputed_store.skeleton.affine import to_physical, to_stored
+from precomputed_store.skeleton.affine import scaled_radius, to_physical, to_stored
 from precomputed_store.skeleton.skeleton import Skeleton
 
 __all__ = ["decode_skeleton", "encode_skeleton"]
@@ -73,7 +73,7 @@ def decode_skeleton(
     affine = to_physical(info.transform)
     if affine is not None:
         vertices = affine.apply(vertices)
-        _scale_radius(attributes, affine.scale)
+        attributes = scaled_radius(attributes, affine.scale)
     return Skeleton(vertices, edges, attributes)
 
 
@@ -94,15 +94,6 @@ def _check_length(data: bytes, info: SkeletonInfo, segment_id: int) -> None:
         f"{where} leave {len(data) - bare} bytes for attributes, but vertex_attributes in info "
         f"({names or 'none'}) take {expected - bare}: the file and info disagree"
     )
-
-
-def _scale_radius(attributes: dict[str, NDArray[Any]], scale: float) -> None:
-    """Radii are stored in the unit of stored positions; negative ones mean unknown."""
-    radius = attributes.get("radius")
-    if radius is not None and radius.dtype.kind == "f" and scale != 1:
-        with np.errstate(over="ignore", invalid="ignore"):
-            scaled = np.where(radius < 0, radius, radius * scale)
-            attributes["radius"] = scaled.astype(radius.dtype)
 
 
 def encode_skeleton(skeleton: Skeleton, *, info: SkeletonInfo) -> bytes:
@@ -133,7 +124,7 @@ def encode_skeleton(skeleton: Skeleton, *, info: SkeletonInfo) -> bytes:
     affine = to_stored(info.transform)
     if affine is not None:
         vertices = affine.apply(vertices)
-        _scale_radius(attributes, affine.scale)
+        attributes = scaled_radius(attributes, affine.scale)
     parts = [
         _HEADER.pack(len(vertices), len(skeleton.edges)),
         vertices.astype("<f4", copy=False).tobytes(),

@@ -42,6 +42,11 @@ def as_skeleton(value: Any) -> Skeleton:
         return value
     if not hasattr(value, "vertices") or not hasattr(value, "edges"):
         raise TypeError(f"expected a skeleton with vertices and edges, got {type(value).__name__}")
+    if hasattr(value, "nodes"):
+        raise TypeError(
+            f"the edges of {type(value).__name__} (navis?) name nodes by id, in units of its own; "
+            "give Skeleton.from_swc its SWC text, with the scale"
+        )
     vertices = np.asarray(value.vertices)
     entries = getattr(value, "extra_attributes", None) or ()
     attributes = {entry["id"]: np.asarray(getattr(value, entry["id"])) for entry in entries}
