@@ -66,11 +66,8 @@ def expected(
         channel = words[start:]
         if channel.size < 2 * grid_x * grid_y * grid_z:
             return None
-        bits, table, values = (
-            channel[header] >> 24,
-            channel[header] & 0xFFFFFF,
-            channel[header + 1],
-        )
+        first, values = channel[header], channel[header + 1]
+        bits, table = first >> 24, first & 0xFFFFFF
         if not np.isin(bits, [0, 1, 2, 4, 8, 16, 32]).all():
             return None
         if np.any((bits > 0) & (values + -(-bits * (bx * by * bz) // 32) > channel.size)):
@@ -89,10 +86,9 @@ def expected(
 
 def labels_of(shape: CZYX, dtype: str, rng: np.random.Generator) -> npt.NDArray[np.integer]:
     values = rng.integers(0, np.iinfo(dtype).max, 30, dtype)
-    chosen: npt.NDArray[np.integer] = values[
-        rng.integers(0, 30, shape) // rng.integers(1, 9, shape)
-    ]
-    return chosen
+    chosen = rng.integers(0, 30, shape) // rng.integers(1, 9, shape)
+    labels: npt.NDArray[np.integer] = values[chosen]
+    return labels
 
 
 def a_box(shape: CZYX, rng: np.random.Generator) -> Ranges:
@@ -142,8 +138,8 @@ def test_damaged_chunks_and_boxes_of_them_are_read_as_specified_or_refused(
         boxes += check(codec, data, shape, a_box(shape, rng), dtype)
     record_property(
         "figure",
-        f"{dtype} {shape} in blocks of {block}, {count} mutants: {chunks} chunks and {boxes} boxes "
-        "read as specified, the others refused",
+        f"{dtype} {shape} in blocks of {block}, {count} mutants: {chunks} chunks and {boxes} "
+        "boxes read as specified, the others refused",
     )
     assert 0 < chunks < count
     assert 0 < boxes < count
