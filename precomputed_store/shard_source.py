@@ -107,7 +107,7 @@ class ShardSource:
             elif place.start == place.stop:
                 return _NO_BYTES
             else:
-                self._check_size(place, key)
+                self.check_size(place, key)
                 try:
                     blob = yield place
                 except StorageError as error:
@@ -204,7 +204,7 @@ class ShardSource:
                 if place is None or place.start == place.stop:
                     await deliver(ids[chunk_id], None if place is None else _NO_BYTES)
                 else:
-                    self._check_size(place, key)
+                    self.check_size(place, key)
                     chunk = _Wanted(ids[chunk_id], known.version)
                     found.setdefault(key, {}).setdefault(place, []).append(chunk)
 
@@ -259,7 +259,7 @@ class ShardSource:
         steps = self._chunk_steps(location, chunk_id)
         return await self._run_async(self._shard_key(location), steps)
 
-    def _check_size(self, place: ByteRange, key: str) -> None:
+    def check_size(self, place: ByteRange, key: str) -> None:
         """Refuse to read more for a chunk than any chunk of this scale can be."""
         size = place.stop - place.start
         if size > self.chunks.most_stored:
