@@ -26,6 +26,7 @@ FORMAT = {
     "shard_shape",
     "sharding",
     "skeleton",
+    "spatial_grid",
     "codecs",
     "mesh",
     "metadata",
@@ -55,6 +56,7 @@ ENGINE = {
     "shard_reader",
     "shard_source",
     "shard_writer",
+    "spatial_index",
     "validation",
     "writer",
 }
