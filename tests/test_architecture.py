@@ -114,7 +114,19 @@ def test_only_the_storage_layer_opens_files_and_file_systems() -> None:
     assert not wrong
 
 
-HEAVY = ["xarray", "dask", "zarr", "pandas", "aiohttp", "s3fs", "gcsfs", "rich", "click"]
+HEAVY = [
+    "xarray",
+    "dask",
+    "zarr",
+    "pandas",
+    "aiohttp",
+    "s3fs",
+    "gcsfs",
+    "rich",
+    "click",
+    "networkx",
+    "scipy",
+]
 NATIVE = ["compressed_segmentation", "compresso", "fpzip", "crackle", "simplejpeg", "imagecodecs"]
 MESH = ["DracoPy", "trimesh", "fast_simplification"]
 
@@ -126,6 +138,7 @@ MESH = ["DracoPy", "trimesh", "fast_simplification"]
         "import precomputed_store; precomputed_store.open_volume",
         "import precomputed_store; precomputed_store.VolumeInfo",
         "import precomputed_store; precomputed_store.Mesh; precomputed_store.open_meshes",
+        "import precomputed_store; precomputed_store.Skeleton",
     ],
 )
 def test_importing_loads_no_ecosystem(statement: str) -> None:
