@@ -43,6 +43,7 @@ ENGINE = {
     "engine",
     "info_edits",
     "keyed_reader",
+    "keyed_spool",
     "keyed_writer",
     "layer",
     "mesh_encoding",
