@@ -17,6 +17,9 @@ _PUBLIC = {
     "CompatibilityWarning": "errors",
     "FormatError": "errors",
     "Layer": "layer",
+    "Mesh": "mesh",
+    "MeshInfo": "metadata",
+    "MeshSource": "mesh_source",
     "MetadataError": "errors",
     "MissingChunkError": "errors",
     "MissingDataWarning": "errors",
@@ -42,10 +45,13 @@ _PUBLIC = {
     "copy": "copying",
     "create": "layer",
     "delete": "copying",
+    "delete_meshes": "mesh_writer",
     "delete_skeletons": "skeleton_writing",
     "downsample": "writing",
+    "make_meshes": "meshing",
     "open_dask": "dask_io",
     "open_layer": "layer",
+    "open_meshes": "mesh_source",
     "open_skeletons": "skeleton_source",
     "open_source": "importing",
     "open_volume": "volume",
@@ -55,6 +61,7 @@ _PUBLIC = {
     "to_precomputed": "writing",
     "update_scales": "writing",
     "validate": "validation",
+    "write_meshes": "mesh_writer",
     "write_skeletons": "skeleton_writing",
 }
 
@@ -85,7 +92,15 @@ if TYPE_CHECKING:
         reset_scales as reset_scales,
     )
     from precomputed_store.layer import Layer as Layer, create as create, open_layer as open_layer
+    from precomputed_store.mesh import Mesh as Mesh
+    from precomputed_store.mesh_source import MeshSource as MeshSource, open_meshes as open_meshes
+    from precomputed_store.mesh_writer import (
+        delete_meshes as delete_meshes,
+        write_meshes as write_meshes,
+    )
+    from precomputed_store.meshing import make_meshes as make_meshes
     from precomputed_store.metadata import (
+        MeshInfo as MeshInfo,
         Scale as Scale,
         ShardingSpec as ShardingSpec,
         VolumeInfo as VolumeInfo,

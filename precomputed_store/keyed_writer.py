@@ -22,7 +22,7 @@ from precomputed_store.errors import FormatError, ObjectError
 from precomputed_store.keyed_reader import KeyedReader, check_id
 from precomputed_store.keyed_spool import Keyed, Spool, check_twice, groups
 from precomputed_store.metadata import ShardingSpec
-from precomputed_store.shard_assembly import ShardAssembler, in_shard_order, places_in_shard
+from precomputed_store.shard_assembly import ShardAssembler, in_shard_order, shard_places
 from precomputed_store.shard_cache import forget_shard
 from precomputed_store.sharding import (
     MAX_MINISHARD_INDEX_BYTES,
@@ -263,7 +263,13 @@ class KeyedWriter:
                 raise FormatError(f"a shard cannot be compressed ({stored.content_encoding})")
             view = memoryview(stored.data).cast("B")
             most = MAX_MINISHARD_INDEX_BYTES // 24
-            places = places_in_shard(view, self.sharding, shard=shard, num_chunks=most)
+            places = shard_places(
+                lambda start, stop: view[start:stop],
+                len(view),
+                self.sharding,
+                shard=shard,
+                num_chunks=most,
+            )
             return {
                 object_id: Keyed(view[start:stop], self._before(view, start, stop))
                 for object_id, (start, stop) in places.items()

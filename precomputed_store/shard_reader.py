@@ -143,7 +143,7 @@ class ShardReader:
             elif place.start == place.stop:
                 return _NO_BYTES
             else:
-                self._check_size(place, key)
+                self.check_size(place, key)
                 try:
                     blob = yield place
                 except StorageError as error:
@@ -266,7 +266,7 @@ class ShardReader:
             if each is None or each.place.start == each.place.stop:
                 await deliver(object_id, None if each is None else _NO_BYTES)
             else:
-                self._check_size(each.place, each.key)
+                self.check_size(each.place, each.key)
                 wanted = _Wanted(object_id, each.version)
                 found.setdefault(each.key, {}).setdefault(each.place, []).append(wanted)
         await self._fetch_ranges(found, deliver, throttle)
@@ -324,7 +324,7 @@ class ShardReader:
         steps = self._object_steps(location, object_id)
         return await self._run_async(self.key(location), steps)
 
-    def _check_size(self, place: ByteRange, key: str) -> None:
+    def check_size(self, place: ByteRange, key: str) -> None:
         """Refuse to read more than any such object can be."""
         size = place.stop - place.start
         if size > self.most_object_bytes:

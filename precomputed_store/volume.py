@@ -23,6 +23,7 @@ from precomputed_store.write_plan import Unaligned
 from precomputed_store.writer import Compress, WriteOptions, as_layer_dtype, writer_for
 
 if TYPE_CHECKING:
+    from precomputed_store.mesh_source import MeshSource
     from precomputed_store.skeleton_source import SkeletonSource
 
 __all__ = ["Volume", "open_volume"]
@@ -72,6 +73,19 @@ class Volume:
     @property
     def url(self) -> str:
         return self.layer.storage.url
+
+    @property
+    def meshes(self) -> MeshSource:
+        """The meshes that the layer's `info` links, by segment id. Reads their `info`.
+
+        Raises
+        ------
+        VolumeNotFoundError
+            It links none.
+        """
+        from precomputed_store.mesh_source import linked_meshes
+
+        return linked_meshes(self.layer.storage, self.info.mesh)
 
     @property
     def skeletons(self) -> SkeletonSource:

@@ -28,6 +28,7 @@ FORMAT = {
     "skeleton",
     "spatial_grid",
     "codecs",
+    "mesh",
     "metadata",
     "downsampling",
     "pyramid_plan",
@@ -45,6 +46,12 @@ ENGINE = {
     "keyed_spool",
     "keyed_writer",
     "layer",
+    "mesh_encoding",
+    "mesh_layouts",
+    "mesh_source",
+    "mesh_target",
+    "mesh_writer",
+    "object_steps",
     "shard_cache",
     "shard_queue",
     "shard_reader",
@@ -122,6 +129,7 @@ HEAVY = [
     "scipy",
 ]
 NATIVE = ["compressed_segmentation", "compresso", "fpzip", "crackle", "simplejpeg", "imagecodecs"]
+MESH = ["DracoPy", "trimesh", "fast_simplification"]
 
 
 @pytest.mark.parametrize(
@@ -130,6 +138,7 @@ NATIVE = ["compressed_segmentation", "compresso", "fpzip", "crackle", "simplejpe
         "import precomputed_store",
         "import precomputed_store; precomputed_store.open_volume",
         "import precomputed_store; precomputed_store.VolumeInfo",
+        "import precomputed_store; precomputed_store.Mesh; precomputed_store.open_meshes",
         "import precomputed_store; precomputed_store.Skeleton",
     ],
 )
@@ -139,7 +148,7 @@ def test_importing_loads_no_ecosystem(statement: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     loaded = set(shown.stdout.split())
-    assert not loaded & {*HEAVY, *NATIVE}
+    assert not loaded & {*HEAVY, *NATIVE, *MESH}
 
 
 def test_the_bare_import_loads_few_modules() -> None:

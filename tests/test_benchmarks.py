@@ -26,6 +26,25 @@ def test_every_program_writes_the_same_layer(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parity
+def test_every_program_reads_and_writes_in_turns(tmp_path: Path) -> None:
+    figures, picture = tmp_path / "figures.json", tmp_path / "ratios.png"
+    command = [
+        sys.executable, BENCHMARKS / "compare.py", "--quick", "--json", figures, "--plot", picture,
+    ]  # fmt: skip
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    results = json.loads(figures.read_text())
+    assert len(results) == 12
+    for name, result in results.items():
+        assert {"CloudVolume", "TensorStore"} <= set(result["ratios"]), name
+    sizes = results["cseg uint64; write"]["bytes"]
+    assert sizes["ours"] <= sizes["TensorStore"]
+    assert "| geometric means |" in shown.stdout
+    assert picture.stat().st_size > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parity
 def test_skeletons_are_read_and_written_by_both_programs() -> None:
     pytest.importorskip("cloudvolume")
     command = [sys.executable, BENCHMARKS / "skeletons.py", "--count", "20", "--rounds", "1"]

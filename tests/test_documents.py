@@ -32,7 +32,8 @@ def python_blocks(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/copying.md", "docs/skeletons.md", "docs/writing.md"]
+    "name",
+    ["README.md", "docs/copying.md", "docs/meshes.md", "docs/skeletons.md", "docs/writing.md"],
 )
 def test_examples_run_and_print_what_they_say(
     name: str, demo: Path, monkeypatch: pytest.MonkeyPatch

@@ -851,26 +851,6 @@ def test_a_graph_is_built_without_a_task_for_each_block(tmp_path: Path) -> None:
     assert len(pickle.dumps(delayed.dask)) < 100_000
 
 
-def test_the_same_write_has_the_same_key(tmp_path: Path, voxels: np.ndarray) -> None:
-    def key(array: np.ndarray, **options: Any) -> str:
-        delayed: Any = ps.to_precomputed(
-            da.from_array(array, chunks=9), tmp_path / "layer", dims=DIMS, resolution=RESOLUTION,
-            compute=False, mode="w", **options,
-        )  # fmt: skip
-        found: str = delayed.key
-        return found
-
-    assert key(voxels) == key(voxels)
-    lazy = [as_opened(voxels, tmp_path)["image"].isel(x=[1, 2]) for _ in range(2)]
-    first, second = (
-        ps.to_precomputed(array, tmp_path / "lazy", mode="w", compute=False) for array in lazy
-    )
-    assert first.key == second.key  # type: ignore[union-attr]
-    others = {key(voxels), key(voxels + 1), key(voxels, compress="gzip")}
-    others |= {key(voxels, voxel_offset=(1, 0, 0)), key(voxels, chunk_size=(8, 8, 8))}
-    assert len(others) == 5
-
-
 def test_a_task_that_runs_twice_changes_nothing(tmp_path: Path, voxels: np.ndarray) -> None:
     delayed: Any = ps.to_precomputed(
         da.from_array(voxels, chunks=9),

@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "demo": "Write a small real volume, open it, compute on it, and show a picture.",
     "downsample": "Add coarser scales to a layer.",
     "info": "Show the metadata of a layer.",
+    "mesh": "Make, get, list or remove meshes of segments.",
     "rm": "Remove a layer, a scale, or the chunks of a region.",
     "skeleton": "List, fetch, remove and convert skeletons.",
     "validate": "Check a layer against the specification, and its chunks on request.",

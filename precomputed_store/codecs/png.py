@@ -39,6 +39,9 @@ _PALETTE = 3
 _SPNG_DECODES = frozenset({(1, 1), (1, 3), (1, 4), (2, 4)})
 """(bytes per sample, components) of which libspng knows a pixel format; libpng knows all."""
 
+_REPETITIVE = 4
+"""Compressed to this part by runs alone, an image has strings that come again, like a mask."""
+
 _PIXELS = (b"IHDR", b"IDAT", b"IEND")
 
 _GREY16 = (2, 1)
@@ -47,7 +50,11 @@ _GREY16 = (2, 1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Png(Codec):
-    """Parameters: ``png_level``, zlib's 0 to 9, default 6."""
+    """Parameters: ``png_level``, zlib's 0 to 9.
+
+    Without it, level 6, or what is as small and several times faster to make of images as
+    noisy as those of microscopes: no search for strings that come again.
+    """
 
     name: ClassVar[str] = "png"
     data_types: ClassVar[tuple[str, ...]] = ("uint8", "uint16")
@@ -72,8 +79,7 @@ class Png(Codec):
 
     def encode(self, array: ChunkArray) -> bytes:
         image = _image.to_image(Png, array, max_side=_MAX_SIDE)
-        level = _DEFAULT_LEVEL if self.png_level is None else self.png_level
-        return _encode(image, level=level)
+        return _encode(image, level=self.png_level)
 
     def max_encoded_bytes(self, *, shape: CZYX, dtype: np.dtype[Any]) -> int:
         # Samples as they are and one filter byte per row, of which there are at most as
@@ -133,26 +139,40 @@ def _decode(data: Buffer, *, components: int, itemsize: int) -> ChunkArray:
     if imagecodecs is None:
         return _decode_with_pyspng(bytes(data), components=components, itemsize=itemsize)
     spng = (itemsize, components) in _SPNG_DECODES
+    if not spng:
+        # Each image that imagecodecs' libpng refuses costs memory that it never gives back.
+        _check_sums(data)
     decode = imagecodecs.spng_decode if spng else imagecodecs.png_decode
     with library_errors("png"):
         image: ChunkArray = decode(data)
     return image
 
 
-def _encode(image: ChunkArray, *, level: int) -> bytes:
+def _encode(image: ChunkArray, *, level: int | None) -> bytes:
     imagecodecs = _imagecodecs()
     if imagecodecs is None:
-        return _encode_with_pyspng(image, level=level)
+        return _encode_with_pyspng(image, level=_DEFAULT_LEVEL if level is None else level)
     with library_errors("png"):
-        data: bytes = imagecodecs.spng_encode(image, level=level)
-    return data
+        if level is not None:
+            return imagecodecs.spng_encode(image, level=level)  # type: ignore[no-any-return]
+        runs: bytes = imagecodecs.png_encode(
+            image, strategy=imagecodecs.PNG.STRATEGY.RLE, filter=imagecodecs.PNG.FILTER.ALL
+        )
+        if len(runs) * _REPETITIVE > image.nbytes:
+            return runs
+        strings: bytes = imagecodecs.spng_encode(image, level=_DEFAULT_LEVEL)
+    return min(runs, strings, key=len)
+
+
+def _check_sums(data: Buffer) -> None:
+    for kind, chunk in _chunks(memoryview(data)):
+        if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+            raise FormatError(f"png image has a wrong checksum in its chunk {kind!r}")
 
 
 def _decode_with_pyspng(data: bytes, *, components: int, itemsize: int) -> ChunkArray:
     pyspng = require("pyspng", extra=None, purpose="decoding png")
-    for kind, chunk in _chunks(memoryview(data)):  # which pyspng does not check
-        if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
-            raise FormatError(f"png image has a wrong checksum in its chunk {kind!r}")
+    _check_sums(data)  # which pyspng does not
     if (itemsize, components) != _GREY16:
         with library_errors("png"):
             image: ChunkArray = pyspng.load(data)

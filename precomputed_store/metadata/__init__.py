@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from precomputed_store.metadata.compatibility import DATA_TYPES, OTHER_DATA_TYPES
 from precomputed_store.metadata.document import Document, load_document
+from precomputed_store.metadata.mesh import MeshInfo
 from precomputed_store.metadata.scale import DamagedScale, Scale
 from precomputed_store.metadata.selector import ScaleSelector, describe_scales
 from precomputed_store.metadata.sharding import ShardingSpec
@@ -15,6 +16,7 @@ __all__ = [
     "OTHER_DATA_TYPES",
     "DamagedScale",
     "Document",
+    "MeshInfo",
     "Scale",
     "ScaleSelector",
     "ShardingSpec",

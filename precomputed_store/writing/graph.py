@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dask.array import Array
     from dask.delayed import Delayed
 
-__all__ = ["WriteGraph"]
+__all__ = ["WriteGraph", "active_client"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class WriteGraph:
             return delayed.compute()
         total, names = self.num_tasks, {stage.name for stage in self.stages}
         with progress_bar(self.description, total=total, enabled=True, unit="objects") as done:
-            client = _client()
+            client = active_client()
             if client is None:
                 with _counting(names, done):
                     return delayed.compute()
@@ -115,7 +115,7 @@ def call_after(_blocks: object, *, finish: Callable[[], Any]) -> Any:
     return finish()
 
 
-def _client() -> Any:
+def active_client() -> Any:
     """The dask.distributed client in use, or None."""
     from dask.base import get_scheduler
 

@@ -175,6 +175,45 @@ class Client:
             "showScaleBar": False,
             "showDefaultAnnotations": False,
         }
+        return self._shown(state, size)
+
+    def picture_3d(
+        self,
+        layers: Sequence[Mapping[str, Any]],
+        *,
+        size: tuple[int, int],
+        centre: tuple[float, float, float],
+        height: float,
+    ) -> np.ndarray:
+        """Surfaces as seen along z, without perspective, on black: ``(y, x, 3)``.
+
+        Parameters
+        ----------
+        layers : sequence of mapping
+            As in the client's own JSON.
+        size : (int, int)
+            Width and height in pixels.
+        centre : (float, float, float)
+            What is in the middle, in voxels of `RESOLUTION`.
+        height : float
+            Voxels from the lower to the upper edge.
+        """
+        self._set_size(size)
+        state = {
+            "dimensions": _DIMENSIONS,
+            "layers": layers,
+            "layout": {"type": "3d", "orthographicProjection": True},
+            "position": list(centre),
+            "projectionScale": height,
+            "projectionBackgroundColor": "#000000",
+            "showSlices": False,
+            "showAxisLines": False,
+            "showScaleBar": False,
+            "showDefaultAnnotations": False,
+        }
+        return self._shown(state, size)
+
+    def _shown(self, state: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
         self._viewer.set_state(state)
         for _ in range(10):  # the first after a change of size may still have the old one
             reply: Future[Any] = Future()

@@ -1,0 +1,129 @@
+"""``precomputed mesh``: making, getting, listing and removing meshes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+import precomputed_store as ps
+from precomputed_store.cli.options import Numbers, storage_option
+from precomputed_store.cli.pyramid import read_sharding, sharding_option
+from precomputed_store.cli.region import read_scale
+from precomputed_store.cli.scheduler import scheduler, scheduler_options
+from precomputed_store.cli.text import console
+
+__all__ = ["command"]
+
+
+class _Lods(click.ParamType[Any]):
+    """``auto`` or a whole number."""
+
+    name = "n|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "auto" or isinstance(value, int):
+            return value
+        if not str(value).isdecimal():
+            self.fail(f"{value!r}: expected a number, or auto", param, ctx)
+        return int(value)
+
+
+@click.group()
+def command() -> None:
+    """Meshes of a segmentation: make, get, ls, rm."""
+
+
+@command.command()
+@click.argument("url")
+@click.argument("ids", nargs=-1, type=int)
+@click.option("--scale", default="0", help="Index or key of the scale. Default: the finest.")
+@click.option("--kind", type=click.Choice(["multilod", "legacy"]), help="Default: multilod.")
+@click.option("--folder", help="Relative to the layer. Default: what its info links, or mesh.")
+@sharding_option(default="none", more="none, ")
+@click.option("--lods", type=_Lods(), default="auto", help="Levels of detail. Default: auto.")
+@click.option("--bits", type=click.Choice(["10", "16"]), default="16", help="Of coordinates.")
+@click.option(
+    "--min-voxels", type=click.IntRange(min=0), default=0, help="Leave smaller ones out."
+)
+@click.option("--smooth", type=click.IntRange(min=0), default=0, help="Rounds of smoothing.")
+@click.option("--simplify", type=float, default=1.0, help="So many times fewer triangles.")
+@click.option("--block", type=Numbers("X,Y,Z", whole=True), help="Voxels that a task holds.")
+@scheduler_options
+@click.option("--progress/--no-progress", default=None, help="Default: on a terminal.")
+@storage_option
+def make(url: str, ids: tuple[int, ...], **options: Any) -> None:
+    """Make meshes of the segments of the layer at URL: of all, or of those with IDS.
+
+    \b
+    precomputed mesh make gs://bucket/segmentation --sharding auto
+    precomputed mesh make labels 17 42 --kind legacy --smooth 10
+    """
+    progress = sys.stderr.isatty() if options["progress"] is None else options["progress"]
+    with scheduler(options["scheduler"], options["workers"]):
+        source = ps.make_meshes(
+            url,
+            ids=ids or None,
+            scale=read_scale(options["scale"]),
+            kind=options["kind"],
+            folder=options["folder"],
+            sharding=read_sharding(options["sharding"]),
+            lods=options["lods"],
+            vertex_quantization_bits=10 if options["bits"] == "10" else 16,
+            min_voxels=options["min_voxels"],
+            smooth=options["smooth"],
+            simplify=options["simplify"],
+            block_shape=options["block"],
+            progress=progress,
+            storage_options=options["storage_options"] or None,
+        )
+    console().print(str(source).strip("<>"), soft_wrap=True, markup=False)
+
+
+@command.command()
+@click.argument("url")
+@click.argument("ids", nargs=-1, type=int, required=True)
+@click.option("--output", "-o", type=click.Path(path_type=Path), default=Path(), help="A folder.")
+@click.option("--format", "suffix", type=click.Choice(["ply", "obj", "stl", "glb"]), default="ply")
+@click.option("--lod", type=int, default=0, help="Level of detail; -1 is the coarsest.")
+@click.option("--fuse", is_flag=True, help="One file of all, named after the first.")
+@storage_option
+def get(url: str, ids: tuple[int, ...], **options: Any) -> None:
+    """Save the meshes of segments IDS as files, in nanometres.
+
+    URL is a layer or a folder of meshes.
+    """
+    source = ps.open_meshes(url, storage_options=options["storage_options"] or None)
+    found = source.get(ids, lod=options["lod"], deduplicate=True)
+    if options["fuse"]:
+        found = {ids[0]: ps.Mesh.concatenate(*found.values())}
+    folder: Path = options["output"]
+    folder.mkdir(parents=True, exist_ok=True)
+    for segment_id, mesh in found.items():
+        path = folder / f"{segment_id}.{options['suffix']}"
+        mesh.save(path)
+        text = f"{path}: {len(mesh.vertices)} vertices, {len(mesh.faces)} faces"
+        console().print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+@command.command()
+@click.argument("url")
+@storage_option
+def ls(url: str, storage_options: dict[str, Any]) -> None:
+    """List the segments that have a mesh, one a line."""
+    for segment_id in ps.open_meshes(url, storage_options=storage_options or None).ids():
+        click.echo(segment_id)
+
+
+@command.command()
+@click.argument("url")
+@click.argument("ids", nargs=-1, type=int, required=True)
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@storage_option
+def rm(url: str, ids: tuple[int, ...], yes: bool, storage_options: dict[str, Any]) -> None:
+    """Remove the meshes of segments IDS, after asking."""
+    if not yes:
+        click.confirm(f"Remove the meshes of {len(ids)} segments?", abort=True, err=True)
+    ps.delete_meshes(url, ids, storage_options=storage_options or None)

@@ -1,0 +1,57 @@
+"""Coarser versions of a mesh. Pure, through fast-simplification."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+
+from precomputed_store.codecs.base import require
+from precomputed_store.mesh.mesh import Mesh
+
+__all__ = ["levels_of_detail", "simplify"]
+
+_FACES_PER_NODE = 20_000
+_MAX_LODS = 6
+_FEWEST_FACES = 16
+
+
+def simplify(mesh: Mesh, num_faces: int) -> Mesh:
+    """The surface with about so many triangles, by collapsing edges that matter least.
+
+    Raises
+    ------
+    UnsupportedError
+        fast-simplification is not installed.
+    """
+    if len(mesh.faces) <= num_faces:
+        return mesh
+    library = require("fast_simplification", extra="meshes", purpose="simplification")
+    # Near the origin: the library computes in single precision.
+    origin = mesh.vertices.min(axis=0)
+    vertices, faces = library.simplify(
+        np.ascontiguousarray(mesh.vertices - origin),
+        np.ascontiguousarray(mesh.faces, np.int32),
+        target_count=num_faces,
+    )
+    return Mesh(vertices=vertices + origin, faces=faces)
+
+
+def levels_of_detail(mesh: Mesh, lods: int | Literal["auto"], *, reduction: float) -> list[Mesh]:
+    """The mesh, and coarser ones, each with `reduction` times fewer triangles.
+
+    Parameters
+    ----------
+    mesh : Mesh
+    lods : int or "auto"
+        How many; automatically so many that a node of the octree has about 20,000 triangles.
+    reduction : float
+    """
+    shares = math.log(max(1.0, len(mesh.faces) / _FACES_PER_NODE), 4)
+    count = min(_MAX_LODS, 1 + math.ceil(shares)) if lods == "auto" else lods
+    levels = [mesh]
+    while len(levels) < count:
+        target = max(_FEWEST_FACES, int(len(levels[-1].faces) / reduction))
+        levels.append(simplify(levels[-1], target))
+    return levels
