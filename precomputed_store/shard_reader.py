@@ -7,6 +7,7 @@ cached costs one. Indices are cached per process.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -248,15 +249,83 @@ class ShardReader:
         for object_id in ids:
             wanted.setdefault(locate(self.sharding, object_id), []).append(object_id)
         found: dict[int, Found | None] = {}
+        together = {} if fresh else await self._read_indices(wanted, throttle)
 
         async def look_up(location: ShardLocation) -> None:
             key = self.key(location)
-            known = await self._index_for(location, wanted[location], fresh=fresh)
+            known = together.get(location)
+            if known is None:
+                known = await self._index_for(location, wanted[location], fresh=fresh)
             for object_id in wanted[location]:
                 place = known.index.find(object_id)
                 found[object_id] = None if place is None else Found(key, place, known.version)
 
         await throttle(list(wanted), look_up)
+        return found
+
+    async def _read_indices(
+        self, locations: Iterable[ShardLocation], throttle: Throttle
+    ) -> dict[ShardLocation, KnownIndex]:
+        """Indices of minishards that share shards: their places in joined requests, then they.
+
+        What is known already, alone in its shard, cannot be read or is of two versions is
+        left out, to be looked up by itself.
+        """
+        by_shard: dict[str, list[ShardLocation]] = {}
+        for location in locations:
+            if self._known(location) is None:
+                by_shard.setdefault(self.key(location), []).append(location)
+        shared = {key: each for key, each in by_shard.items() if len(each) > 1}
+        entries = await self._get_joined(
+            {key: [self._entry_range(each) for each in shared[key]] for key in shared}, throttle
+        )
+        found: dict[ShardLocation, KnownIndex] = {}
+        places: dict[str, dict[ByteRange, tuple[ShardLocation, Hashable]]] = {}
+        for location in itertools.chain.from_iterable(shared.values()):
+            key = self.key(location)
+            if (key, self._entry_range(location)) not in entries:
+                continue
+            entry = entries[key, self._entry_range(location)]
+            place = None if entry is None else self._entry(entry.data, key)
+            version = None if entry is None else entry.version
+            if place is None:
+                found[location] = KnownIndex(index=_EMPTY, version=version)
+            else:
+                places.setdefault(key, {})[place] = location, version
+        for (key, place), blob in (await self._get_joined(places, throttle)).items():
+            location, version = places[key][place]
+            if blob is not None and blob.version == version:
+                found[location] = self._remember(location, blob, place)
+        return found
+
+    async def _get_joined(
+        self, wanted: Mapping[str, Iterable[ByteRange]], throttle: Throttle
+    ) -> dict[tuple[str, ByteRange], Blob | None]:
+        """Bytes of shards (None: there is no shard), without those that cannot be read."""
+        requests = [
+            (key, whole, members)
+            for key, ranges in wanted.items()
+            for whole, members in coalesce(
+                ranges, max_gap=MAX_GAP_BYTES, max_bytes=MAX_REQUEST_BYTES
+            )
+        ]
+        found: dict[tuple[str, ByteRange], Blob | None] = {}
+
+        async def get(request: tuple[str, ByteRange, Iterable[ByteRange]]) -> None:
+            key, whole, members = request
+            try:
+                blob = await self.storage.get_async(key, whole)
+            except StorageError:
+                return  # What is at fault shows one by one.
+            for place in members:
+                part = blob
+                if blob is not None:
+                    # Copied: what is kept of an index does not keep the rest.
+                    data = bytes(blob.data[place.start - whole.start : place.stop - whole.start])
+                    part = blob._replace(data=data)
+                found[key, place] = part
+
+        await throttle(requests, get)
         return found
 
     async def fetch_many(self, ids: Iterable[int], deliver: Deliver, throttle: Throttle) -> None:

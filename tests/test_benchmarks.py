@@ -53,3 +53,31 @@ def test_skeletons_are_read_and_written_by_both_programs() -> None:
     figures = [json.loads(line) for line in shown.stdout.splitlines()]
     assert [each["what"] for each in figures] == ["read", "write"]
     assert all(each["ours_s"] > 0 and each["cloudvolume_s"] > 0 for each in figures)
+
+
+@pytest.mark.slow
+@pytest.mark.parity
+def test_remote_chunks_cost_no_more_requests_than_promised(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, BENCHMARKS / "remote.py", "--quick", "--json", figures]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    results = json.loads(figures.read_text())
+    assert {name.split("; ")[2] for name in results} == {"HTTP", "S3"}
+    for name, result in results.items():
+        assert 1 <= result["ours"]["requests"] <= 3, name
+
+
+@pytest.mark.slow
+@pytest.mark.parity
+def test_other_costs_are_measured_for_every_program(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, BENCHMARKS / "costs.py", "--quick", "--json", figures]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    results = json.loads(figures.read_text())
+    assert len(results["import, ms"]) == 3
+    (graph,) = (name for name in results if name.startswith("dask graph"))
+    assert "10077696 chunks" in graph
+    # Of a graph with a task for each chunk, hundreds of megabytes.
+    assert results["its pickle, bytes"]["ours"] < 20_000

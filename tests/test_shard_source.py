@@ -172,3 +172,18 @@ def test_a_child_forked_while_an_index_is_looked_up_reads_on(tmp_path: Path) -> 
             signal.alarm(10)
             os._exit(0 if np.all(volume[...] == 7) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.server
+def test_minishards_of_a_shard_are_looked_up_together(
+    web_server: WebServer, tmp_path: Path
+) -> None:
+    site = Site(tmp_path, web_server)
+    data = np.random.default_rng(0).integers(1, 255, SIZE, dtype=np.uint8)
+    site.write(data)
+    volume = site.open()
+    web_server.requests.clear()
+    np.testing.assert_array_equal(volume[...][..., 0], data)
+    ranges = [request.headers["range"] for request in web_server.requests]
+    assert ranges[0] == "bytes=0-31"  # the entries of both minishards
+    assert len(ranges) == 3, ranges
