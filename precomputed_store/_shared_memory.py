@@ -57,7 +57,11 @@ class SharedMemory:
         mapping = self._mapping
         if mapping is None or len(mapping) < stop:
             mapping = self._grow(stop + stop // 4)
-        mapping[offset:stop] = data
+        if self._file is None:
+            mapping[offset:stop] = data
+        else:
+            # So the bytes are not in this process a second time: only the other one maps them.
+            _write_all(self._file.fileno(), data, offset)
         return len(mapping), offset, len(data)
 
     def array(self, shape: CZYX, dtype: np.dtype[Any]) -> ChunkArray:
@@ -76,6 +80,12 @@ class SharedMemory:
         except OSError as error:
             raise MemoryError(f"no {size} bytes of shared memory to decode in: {error}") from error
         return self._mapping
+
+
+def _write_all(fd: int, data: memoryview, offset: int) -> None:
+    while data:
+        written = os.pwrite(fd, data, offset)
+        data, offset = data[written:], offset + written
 
 
 def _nameless_file() -> IO[bytes]:

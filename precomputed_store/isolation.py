@@ -1,8 +1,9 @@
 """Decoding where malformed bytes can do no harm.
 
 Some native decoders (compresso, crackle, fpzip) crash, hang, corrupt or exhaust memory on
-malformed chunks, whatever their header says. Codecs that declare ``place = "worker"``
-are therefore decoded in processes of their own, with limits on memory and time. A process
+malformed chunks, whatever their header says; zfpc needs a copy of its chunks, which can be
+several times as long as what they hold. Codecs that declare ``place = "worker"`` are
+therefore decoded in processes of their own, with limits on memory and time. A process
 that has failed at a chunk is replaced, and what went wrong in it becomes a `FormatError`.
 
 The processes are programs of their own, not copies of the user's: nothing is imported
@@ -124,16 +125,14 @@ def _decode_here(codec: Codec, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any
 def _job(codec: Codec, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> Job:
     from precomputed_store._decoder_worker import Job
 
-    voxels = math.prod(shape)
-    num_bytes = voxels * dtype.itemsize
-    per_byte, per_voxel = codec.working_memory
+    num_bytes = math.prod(shape) * dtype.itemsize
     return Job(
         codec=codec,
         data=memoryview(data).cast("B"),
         shape=shape,
         dtype=dtype,
         seconds=TIME_LIMIT_SECONDS + _SECONDS_PER_MIB * num_bytes / 2**20,
-        memory_bytes=per_byte * num_bytes + per_voxel * voxels + _SPARE_MEMORY,
+        memory_bytes=codec.most_memory(shape=shape, dtype=dtype) + _SPARE_MEMORY,
     )
 
 

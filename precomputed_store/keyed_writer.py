@@ -8,11 +8,10 @@ Specification: sharded.md.
 
 from __future__ import annotations
 
-import itertools
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
@@ -21,8 +20,9 @@ from precomputed_store.codecs.base import Buffer
 from precomputed_store.concurrency import bounded, num_cores, run_batches
 from precomputed_store.errors import FormatError, ObjectError
 from precomputed_store.keyed_reader import KeyedReader, check_id
+from precomputed_store.keyed_spool import Keyed, Spool, check_twice, groups
 from precomputed_store.metadata import ShardingSpec
-from precomputed_store.shard_assembly import ShardAssembler, in_shard_order, places_in_shard
+from precomputed_store.shard_assembly import ShardAssembler, in_shard_order, shard_places
 from precomputed_store.shard_cache import forget_shard
 from precomputed_store.sharding import (
     MAX_MINISHARD_INDEX_BYTES,
@@ -36,26 +36,9 @@ __all__ = ["Keyed", "KeyedWriter"]
 
 CONTENT_TYPE = "application/octet-stream"
 _SPOOL_BYTES = 256 << 20
-_GROUP = 64
 # Of 1,000 skeletons of 500 vertices, level 1 leaves 42 %, 4 leaves 41 % in 1.6 times and 6
 # leaves 40 % in four times as long (benchmarks/skeletons.py).
 _LEVEL = 1
-
-
-class Keyed(NamedTuple):
-    """What is to be stored under an id.
-
-    Attributes
-    ----------
-    data : bytes-like
-        Not compressed: the writer does that.
-    before : sequence of bytes-like
-        Only in shards: what is to lie immediately before `data` there, as it is. The
-        fragments of a mesh.
-    """
-
-    data: Buffer
-    before: Sequence[Buffer] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,9 +108,9 @@ class KeyedWriter:
             return self._put_in_shards(objects, self.sharding, replace=replace)
         others = set(self.reader.ids()) if replace else set()
         seen: set[int] = set()
-        for group in _groups(objects):
+        for group in groups(objects):
             ids = [object_id for object_id, _ in group]
-            _check_twice(ids, seen)
+            check_twice(ids, seen)
             self._put_files(group)
             others.difference_update(ids)
         self._delete_files(sorted(others))
@@ -198,10 +181,10 @@ class KeyedWriter:
     ) -> int:
         others = set(self.reader.shards()) if replace else set()
         with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as file:
-            spool = _Spool(file)
+            spool = Spool(file)
             seen: set[int] = set()
-            for group in _groups(objects):
-                _check_twice([object_id for object_id, _ in group], seen)
+            for group in groups(objects):
+                check_twice([object_id for object_id, _ in group], seen)
                 for object_id, keyed in self._packed(group, spec):
                     spool.add(object_id, keyed)
             ids = np.fromiter(spool.places, np.uint64, len(spool.places))
@@ -230,7 +213,7 @@ class KeyedWriter:
         run_batches(pack, group, workers=num_cores())
         return [(object_id, packed[object_id]) for object_id, _ in group]
 
-    def _store(self, shard: int, spool: _Spool, ids: Sequence[int], *, replace: bool) -> None:
+    def _store(self, shard: int, spool: Spool, ids: Sequence[int], *, replace: bool) -> None:
         key = self._shard_key(shard)
         if not replace:
             self._change(shard, {object_id: spool.read(object_id) for object_id in ids})
@@ -280,7 +263,13 @@ class KeyedWriter:
                 raise FormatError(f"a shard cannot be compressed ({stored.content_encoding})")
             view = memoryview(stored.data).cast("B")
             most = MAX_MINISHARD_INDEX_BYTES // 24
-            places = places_in_shard(view, self.sharding, shard=shard, num_chunks=most)
+            places = shard_places(
+                lambda start, stop: view[start:stop],
+                len(view),
+                self.sharding,
+                shard=shard,
+                num_chunks=most,
+            )
             return {
                 object_id: Keyed(view[start:stop], self._before(view, start, stop))
                 for object_id, (start, stop) in places.items()
@@ -317,40 +306,3 @@ class KeyedWriter:
         assert self.sharding is not None
         name = shard_name(self.sharding, shard)
         return f"{self.folder}/{name}" if self.folder else name
-
-
-class _Spool:
-    """Objects on their way into shards."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._end = 0
-        self.places: dict[int, tuple[int, int, int]] = {}
-
-    def add(self, object_id: int, keyed: Keyed) -> None:
-        before = sum(self._file.write(piece) for piece in keyed.before)
-        size = self._file.write(keyed.data)
-        self.places[object_id] = (self._end, before, size)
-        self._end += before + size
-
-    def read(self, object_id: int) -> Keyed:
-        start, before, size = self.places[object_id]
-        self._file.seek(start)
-        data = self._file.read(before + size)
-        if len(data) != before + size:
-            raise OSError(f"a temporary file in {tempfile.gettempdir()} was cut short")
-        view = memoryview(data)
-        return Keyed(view[before:], (view[:before],) if before else ())
-
-
-def _groups(objects: Iterable[tuple[int, Keyed]]) -> Iterator[list[tuple[int, Keyed]]]:
-    remaining = iter(objects)
-    while group := [(check_id(i), keyed) for i, keyed in itertools.islice(remaining, _GROUP)]:
-        yield group
-
-
-def _check_twice(ids: Sequence[int], seen: set[int]) -> None:
-    for object_id in ids:
-        if object_id in seen:
-            raise ValueError(f"id {object_id} is given twice")
-        seen.add(object_id)

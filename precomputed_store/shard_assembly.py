@@ -5,7 +5,8 @@ Specification: sharded.md, "Shard file format".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
@@ -25,11 +26,25 @@ from precomputed_store.sharding import (
     shard_index_bytes,
 )
 
-__all__ = ["ShardAssembler", "assemble_shard", "in_shard_order", "places_in_shard", "split_shard"]
+__all__ = [
+    "Piece",
+    "ShardAssembler",
+    "assemble_pieces",
+    "assemble_shard",
+    "in_shard_order",
+    "shard_places",
+    "split_shard",
+]
+
+Piece: TypeAlias = Buffer | ByteRange
+"""Bytes, or their place in the file that is replaced."""
+
+_INDEX_MARGIN_BYTES = 1 << 20
+"""That gzip may make a minishard index longer."""
 
 
 class ShardAssembler:
-    """Puts a shard together, one chunk after another, in a single buffer.
+    """Puts a shard together, one chunk after another, in a single buffer or in pieces.
 
     The chunks of a minishard lie together, and its index lies behind them; the minishards
     follow one another. No more is held in memory than what the file will hold.
@@ -53,7 +68,9 @@ class ShardAssembler:
     def __init__(self, spec: ShardingSpec, *, compress_level: int | None = None) -> None:
         self._spec = spec
         self._level = compress_level
-        self._buffer = bytearray(shard_index_bytes(spec))
+        self._header = bytearray(shard_index_bytes(spec))
+        self._pieces: list[bytearray | ByteRange] = [self._header]
+        self._size = len(self._header)
         self._entries = np.zeros((1 << spec.minishard_bits, 2), "<u8")
         self._minishard = -1
         self._ids: list[int] = []
@@ -63,10 +80,10 @@ class ShardAssembler:
     @property
     def nbytes(self) -> int:
         """Bytes so far."""
-        return len(self._buffer)
+        return self._size
 
     def add(
-        self, minishard: int, chunk_id: int, data: Buffer, *, before: Sequence[Buffer] = ()
+        self, minishard: int, chunk_id: int, data: Piece, *, before: Sequence[Piece] = ()
     ) -> None:
         """Append a chunk as it is to be stored, content encoding applied.
 
@@ -90,17 +107,38 @@ class ShardAssembler:
         elif self._ids and chunk_id <= self._ids[-1]:
             raise ValueError(f"chunk {chunk_id} after {self._ids[-1]} in minishard {minishard}")
         for piece in before:
-            self._buffer += piece
+            self._append(piece)
         self._ids.append(chunk_id)
-        self._starts.append(len(self._buffer))
-        self._sizes.append(len(data))
-        self._buffer += data
+        self._starts.append(self._size)
+        self._append(data)
+        self._sizes.append(self._size - self._starts[-1])
+
+    def _append(self, data: Piece) -> None:
+        last = self._pieces[-1]
+        if isinstance(data, ByteRange):
+            self._size += data.stop - data.start
+            if isinstance(last, ByteRange) and last.stop == data.start:
+                self._pieces[-1] = ByteRange(last.start, data.stop)
+            else:
+                self._pieces.append(data)
+            return
+        self._size += len(data)
+        if isinstance(last, bytearray):
+            last += data
+        else:
+            self._pieces.append(bytearray(data))
 
     def finish(self) -> bytearray:
-        """The file. Nothing can be added any more."""
+        """The file, if all of its chunks were given as bytes. Nothing can be added any more."""
+        (whole,) = self.finish_pieces()
+        assert isinstance(whole, bytearray)
+        return whole
+
+    def finish_pieces(self) -> list[Piece]:
+        """The file in pieces. Nothing can be added any more."""
         self._close_minishard()
-        self._buffer[: self._entries.nbytes] = self._entries.tobytes()
-        return self._buffer
+        self._header[: self._entries.nbytes] = self._entries.tobytes()
+        return list(self._pieces)
 
     def _close_minishard(self) -> None:
         if not self._ids:
@@ -109,8 +147,8 @@ class ShardAssembler:
         index: bytes = _minishard_index(self._ids, self._starts, self._sizes, base=base)
         if self._spec.minishard_index_encoding == "gzip":
             index = content.apply(index, "gzip", level=self._level)
-        start = len(self._buffer) - base
-        self._buffer += index
+        start = self._size - base
+        self._append(index)
         self._entries[self._minishard] = start, start + len(index)
         self._ids, self._starts, self._sizes = [], [], []
 
@@ -143,21 +181,59 @@ def assemble_shard(
     spec: ShardingSpec, chunks: Mapping[int, Buffer], *, compress_level: int | None = None
 ) -> bytearray:
     """The file that holds these chunks, as they are to be stored."""
+    return _filled(spec, chunks, compress_level).finish()
+
+
+def assemble_pieces(
+    spec: ShardingSpec, chunks: Mapping[int, Piece], *, compress_level: int | None = None
+) -> list[Piece]:
+    """As `assemble_shard`, of chunks that may be places in the file that is replaced."""
+    return _filled(spec, chunks, compress_level).finish_pieces()
+
+
+def _filled(
+    spec: ShardingSpec, chunks: Mapping[int, Piece], compress_level: int | None
+) -> ShardAssembler:
     assembler = ShardAssembler(spec, compress_level=compress_level)
     for minishard, chunk_id in in_shard_order(spec, chunks):
         assembler.add(minishard, chunk_id, chunks[chunk_id])
-    return assembler.finish()
+    return assembler
 
 
 def split_shard(
     data: Buffer, spec: ShardingSpec, *, shard: int, num_chunks: int
 ) -> dict[int, memoryview]:
-    """Every chunk of a shard file, as it is stored.
+    """Every chunk of a shard file, as it is stored: views of `data`.
+
+    As `shard_places`, of a file that is held in memory.
+    """
+    view = memoryview(data).cast("B")
+    places = shard_places(
+        lambda start, stop: view[start:stop],
+        len(view),
+        spec,
+        shard=shard,
+        num_chunks=num_chunks,
+    )
+    return {chunk_id: view[start:stop] for chunk_id, (start, stop) in places.items()}
+
+
+def shard_places(
+    read: Callable[[int, int], Buffer],
+    size: int,
+    spec: ShardingSpec,
+    *,
+    shard: int,
+    num_chunks: int,
+) -> dict[int, ByteRange]:
+    """Where every chunk of a shard file lies in it.
 
     Parameters
     ----------
-    data : bytes-like
-        The whole file.
+    read : callable
+        Gives the bytes from a first one to the one after the last, of the file.
+    size : int
+        Bytes of the file.
     spec : ShardingSpec
     shard : int
         Number of the shard.
@@ -166,54 +242,53 @@ def split_shard(
 
     Returns
     -------
-    dict of int to memoryview
-        Chunk id → its bytes in `data`, content encoding not undone.
+    dict of int to ByteRange
+        Chunk id → its place, content encoding not undone.
 
     Raises
     ------
     FormatError
         An index is damaged, lies past the end, or names a chunk that belongs elsewhere.
     """
-    view = memoryview(data).cast("B")
-    places = places_in_shard(view, spec, shard=shard, num_chunks=num_chunks)
-    return {chunk_id: view[start:stop] for chunk_id, (start, stop) in places.items()}
-
-
-def places_in_shard(
-    data: Buffer, spec: ShardingSpec, *, shard: int, num_chunks: int
-) -> dict[int, ByteRange]:
-    """As `split_shard`, but where each chunk lies in `data`."""
-    view = memoryview(data).cast("B")
-    if len(view) < shard_index_bytes(spec):
+    if size < shard_index_bytes(spec):
         raise FormatError(
-            f"the file is {len(view)} bytes long, its shard index {shard_index_bytes(spec)}"
+            f"the file is {size} bytes long, its shard index {shard_index_bytes(spec)}"
         )
-    entries = np.frombuffer(view[: shard_index_bytes(spec)], "<u8").reshape(-1, 2)
+    header = memoryview(read(0, shard_index_bytes(spec)))
+    entries = np.frombuffer(header, "<u8").reshape(-1, 2)
     found: dict[int, ByteRange] = {}
     for minishard in np.flatnonzero(entries[:, 0] != entries[:, 1]).tolist():
         try:
-            index = _minishard_index_of(view, spec, minishard, num_chunks=num_chunks)
+            entry = parse_shard_index_entry(header[16 * minishard : 16 * minishard + 16], spec)
+            assert entry is not None
+            _check_index_place(entry, size, num_chunks=num_chunks)
+            index = _parsed_index(read(*entry), size, spec, num_chunks=num_chunks)
             check_placement(index, spec, ShardLocation(shard, minishard))
         except FormatError as error:
             raise FormatError(f"minishard {minishard}: {error}") from error
-        places = zip(index.starts.tolist(), index.stops.tolist(), strict=True)
-        for chunk_id, (start, stop) in zip(index.chunk_ids.tolist(), places, strict=True):
-            found[chunk_id] = ByteRange(start, stop)
+        places = map(ByteRange, index.starts.tolist(), index.stops.tolist())
+        found.update(zip(index.chunk_ids.tolist(), places, strict=True))
     return found
 
 
-def _minishard_index_of(
-    view: memoryview, spec: ShardingSpec, minishard: int, *, num_chunks: int
+def _check_index_place(entry: ByteRange, size: int, *, num_chunks: int) -> None:
+    if entry.stop > size:
+        raise FormatError(f"its index ends at {entry.stop}, the file at {size}")
+    most = 24 * num_chunks + _INDEX_MARGIN_BYTES
+    if entry.stop - entry.start > most:
+        raise FormatError(
+            f"its index is {entry.stop - entry.start} bytes; expected at most {most} of "
+            f"{num_chunks} chunks"
+        )
+
+
+def _parsed_index(
+    index: Buffer, size: int, spec: ShardingSpec, *, num_chunks: int
 ) -> MinishardIndex:
-    entry = parse_shard_index_entry(view[16 * minishard : 16 * minishard + 16], spec)
-    assert entry is not None
-    if entry.stop > len(view):
-        raise FormatError(f"its index ends at {entry.stop}, the file at {len(view)}")
-    index: Buffer = view[entry.start : entry.stop]
     if spec.minishard_index_encoding == "gzip":
         limit = min(24 * num_chunks, MAX_MINISHARD_INDEX_BYTES)
         index = content.undo(index, "gzip", limit=limit, allow_zlib=True)
     parsed = parse_minishard_index(index, spec)
-    if len(parsed.stops) and int(parsed.stops.max()) > len(view):
-        raise FormatError(f"it has a chunk that ends at {parsed.stops.max()} of {len(view)} bytes")
+    if len(parsed.stops) and int(parsed.stops.max()) > size:
+        raise FormatError(f"it has a chunk that ends at {parsed.stops.max()} of {size} bytes")
     return parsed

@@ -144,7 +144,7 @@ class ShardReader:
             elif place.start == place.stop:
                 return _NO_BYTES
             else:
-                self._check_size(place, key)
+                self.check_size(place, key)
                 try:
                     blob = yield place
                 except StorageError as error:
@@ -163,10 +163,16 @@ class ShardReader:
             return None
         return known
 
-    def _is_still(self, known: KnownIndex, location: ShardLocation) -> Steps[bool]:
-        """Whether an index that lacks an object is that of the shard as it is now."""
-        if known.version is None or (not self.storage.threaded and known.age_s < TRUSTED_S):
-            return True
+    def _is_still(
+        self, known: KnownIndex, location: ShardLocation, *, trusted: bool = True
+    ) -> Steps[bool]:
+        """Whether an index is that of the shard as it is now.
+
+        One that was read lately over a network, and lacks what is wanted, is trusted.
+        """
+        recent = not self.storage.threaded and known.age_s < TRUSTED_S
+        if known.version is None or (trusted and recent):
+            return trusted
         entry = yield self._entry_range(location)
         if entry is None or entry.version != known.version:
             return False
@@ -329,7 +335,7 @@ class ShardReader:
             if each is None or each.place.start == each.place.stop:
                 await deliver(object_id, None if each is None else _NO_BYTES)
             else:
-                self._check_size(each.place, each.key)
+                self.check_size(each.place, each.key)
                 wanted = _Wanted(object_id, each.version)
                 found.setdefault(each.key, {}).setdefault(each.place, []).append(wanted)
         await self._fetch_ranges(found, deliver, throttle)
@@ -341,8 +347,12 @@ class ShardReader:
         key = self.key(location)
         known = self._known(location)
         if known is not None:
-            complete = not fresh and all(known.index.find(object_id) for object_id in object_ids)
-            if complete or await self._run_async(key, self._is_still(known, location)):
+            there = [known.index.find(object_id) is not None for object_id in object_ids]
+            if not fresh and all(there):
+                return known
+            # What was deleted meanwhile must not be said to be there.
+            still = self._is_still(known, location, trusted=not (fresh and any(there)))
+            if await self._run_async(key, still):
                 return known
         return await self._run_async(key, self._index_steps(location))
 
@@ -383,7 +393,7 @@ class ShardReader:
         steps = self._object_steps(location, object_id)
         return await self._run_async(self.key(location), steps)
 
-    def _check_size(self, place: ByteRange, key: str) -> None:
+    def check_size(self, place: ByteRange, key: str) -> None:
         """Refuse to read more than any such object can be."""
         size = place.stop - place.start
         if size > self.most_object_bytes:

@@ -19,6 +19,7 @@ from precomputed_store.metadata import ShardingSpec
 from precomputed_store.shard_reader import ShardReader
 from precomputed_store.sharding import (
     MAX_MINISHARD_INDEX_BYTES,
+    ByteRange,
     MinishardIndex,
     ShardLocation,
     locate,
@@ -65,6 +66,10 @@ class ShardSource:
             await deliver(by_id[chunk_id], blob)
 
         await self._reader.fetch_many(by_id, deliver_cell, throttle)
+
+    def check_size(self, place: ByteRange, key: str) -> None:
+        """Refuse to read more for a chunk than any chunk of this scale can be."""
+        self._reader.check_size(place, key)
 
     def unpack(self, blob: Blob, cell: XYZ) -> Buffer:
         if blob.content_encoding is None:

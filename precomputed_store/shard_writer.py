@@ -1,7 +1,7 @@
 """Array → chunks → shards: each shard is put together in memory and stored as one object.
 
-A shard that is written in part is read, changed and written back, under the condition
-that nobody else changed it meanwhile; its other chunks are taken over as they are.
+A shard that is written in part is changed under the condition that nobody else changed it
+meanwhile; its other chunks are taken over as they are, on a local disk from file to file.
 Specification: sharded.md.
 """
 
@@ -23,15 +23,24 @@ from precomputed_store.grid import XYZ, Box, ChunkGrid
 from precomputed_store.metadata import ShardingSpec
 from precomputed_store.progress import Advance
 from precomputed_store.shard_assembly import (
+    Piece,
     ShardAssembler,
+    assemble_pieces,
     assemble_shard,
     in_shard_order,
-    split_shard,
+    shard_places,
 )
 from precomputed_store.shard_cache import forget_shard
 from precomputed_store.shard_source import ShardSource
-from precomputed_store.sharding import locate, locate_many, shard_index_bytes, shard_name
+from precomputed_store.sharding import (
+    ByteRange,
+    locate,
+    locate_many,
+    shard_index_bytes,
+    shard_name,
+)
 from precomputed_store.storage import Blob, Update
+from precomputed_store.storage.pieces import Stored, held
 from precomputed_store.write_plan import unit_grid
 from precomputed_store.writer import RegionWriter
 
@@ -207,22 +216,22 @@ class ShardWriter(RegionWriter):
         """Change some chunks of a shard and keep the others."""
         key = self.key(shard)
 
-        def change(stored: Blob | None) -> bytearray | None:
-            kept: dict[int, Buffer] = dict(self._split(shard, stored))
+        def rewrite(stored: Stored | None) -> list[Piece] | None:
+            places = self._places(shard, stored)
             changed = dict(chunks)
             if overlay is not None:
-                changed |= self._overlaid(overlay, kept)
-            for chunk_id, chunk in changed.items():
-                if chunk is None:
-                    kept.pop(chunk_id, None)
-                else:
-                    kept[chunk_id] = chunk
-            return self._assembled(kept, stored=stored is not None)
+                changed |= self._overlaid(overlay, stored, places)
+            new: dict[int, Piece] = {i: place for i, place in places.items() if i not in changed}
+            new |= {i: chunk for i, chunk in changed.items() if chunk is not None}
+            if not new and (self.array.storage.can_delete_if or stored is None):
+                return None
+            return assemble_pieces(self.spec, new, compress_level=self.options.compress_level)
 
         self.array.storage.apply(
             Update(
                 key=key,
-                change=change,
+                change=held(rewrite),
+                rewrite=rewrite,
                 content_type=CONTENT_TYPE,
                 cache_control=self.options.cache_control,
                 guarded=self.guarded,
@@ -232,38 +241,52 @@ class ShardWriter(RegionWriter):
         forget_shard(self.array.storage, key)
 
     @property
-    def _most_stored(self) -> int:
-        """The most bytes that a shard can have: every chunk of the scale, at its longest."""
+    def _source(self) -> ShardSource:
         source = self.array.source
         assert isinstance(source, ShardSource)
+        return source
+
+    @property
+    def _most_stored(self) -> int:
+        """The most bytes that a shard can have: every chunk of the scale, at its longest."""
         # A chunk's entry in an index is 24 bytes, which gzip can make a little longer.
-        each = source.chunks.most_stored + 32
+        each = self._source.chunks.most_stored + 32
         return shard_index_bytes(self.spec) + self.grid.num_cells * each
 
-    def _split(self, shard: int, stored: Blob | None) -> dict[int, memoryview]:
+    def _places(self, shard: int, stored: Stored | None) -> dict[int, ByteRange]:
+        """Where the chunks of a stored shard lie."""
         if stored is None:
             return {}
         key = self.key(shard)
         try:
             if stored.content_encoding is not None:
                 raise FormatError(f"a shard cannot be compressed ({stored.content_encoding})")
-            return split_shard(stored.data, self.spec, shard=shard, num_chunks=self.grid.num_cells)
+            places = shard_places(
+                stored.read, stored.size, self.spec, shard=shard, num_chunks=self.grid.num_cells
+            )
+            # Places may lie over one another: each chunk takes room of its own in the new shard.
+            if sum(stop - start for start, stop in places.values()) > self._most_stored:
+                raise FormatError(f"its chunks are more than {self._most_stored} bytes together")
         except FormatError as error:
             raise ChunkError(
                 f"{self.array.storage.url}/{key}: {error}: the shard is damaged, and is not "
                 "changed; write all of it to replace it",
                 key=key,
             ) from error
+        return places
 
-    def _overlaid(self, overlay: _Overlay, kept: Mapping[int, Buffer]) -> EncodedChunks:
+    def _overlaid(
+        self, overlay: _Overlay, stored: Stored | None, places: Mapping[int, ByteRange]
+    ) -> EncodedChunks:
         """Chunks of which only a part is written, over what is stored of them."""
         new: dict[int, bytes | None] = {}
 
         def merge(chunk_id: int) -> None:
-            cell, stored = overlay.cells[chunk_id], kept.get(chunk_id)
-            old = None
-            if stored is not None:
-                old = self.array.decode(cell, Blob(stored, self.content_encoding))
+            cell, place, old = overlay.cells[chunk_id], places.get(chunk_id), None
+            if place is not None and stored is not None:
+                self._source.check_size(place, self._source.key(cell))
+                blob = Blob(stored.read(*place), self.content_encoding)
+                old = self.array.decode(cell, blob)
             new[chunk_id] = self.pack(cell, self.merged(cell, old, overlay.region, overlay.data))
 
         run_batches(merge, list(overlay.cells), workers=num_cores())
@@ -290,11 +313,9 @@ class ShardWriter(RegionWriter):
     def _assembler(self) -> ShardAssembler:
         return ShardAssembler(self.spec, compress_level=self.options.compress_level)
 
-    def _assembled(
-        self, chunks: Mapping[int, Buffer], *, stored: bool = False
-    ) -> bytearray | None:
-        """The shard with these chunks; None if there are none, and none is to be stored."""
-        if not chunks and (self.array.storage.can_delete_if or not stored):
+    def _assembled(self, chunks: Mapping[int, Buffer]) -> bytearray | None:
+        """The shard with these chunks; None if there are none."""
+        if not chunks:
             return None
         return assemble_shard(self.spec, chunks, compress_level=self.options.compress_level)
 

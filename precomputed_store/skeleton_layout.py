@@ -8,9 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from precomputed_store.metadata import ShardingSpec
-from precomputed_store.metadata.skeleton import IDENTITY, SkeletonInfo, VertexAttribute
+from precomputed_store.metadata.skeleton import (
+    IDENTITY,
+    SkeletonInfo,
+    SpatialIndexSpec,
+    VertexAttribute,
+)
 from precomputed_store.shard_shape import ShardTarget, choose_id_sharding
 from precomputed_store.skeleton import as_skeleton, default_attributes
+from precomputed_store.spatial_index import default_spec
+from precomputed_store.storage import Storage
 
 __all__ = ["Layout", "Skeletons"]
 
@@ -32,6 +39,7 @@ class Layout:
     sharding: Literal["auto"] | ShardingSpec | None = None
     attributes: Sequence[VertexAttribute] | None = None
     transform: Sequence[float] | None = None
+    spatial_index: bool | SpatialIndexSpec | None = None
 
     def __post_init__(self) -> None:
         wanted = self.sharding
@@ -53,40 +61,49 @@ class Layout:
             ),
             sharding=self.sharding if isinstance(self.sharding, ShardingSpec) else info.sharding,
         )
+        if self.spatial_index is None or (self.spatial_index is True and info.spatial_index):
+            wished = replace(wished, spatial_index=info.spatial_index)
+        elif isinstance(self.spatial_index, SpatialIndexSpec):
+            wished = replace(wished, spatial_index=self.spatial_index)
         problems = [
             f"{member} is {_shown(getattr(info, name))}, not {_shown(getattr(wished, name))}"
             for name, member in (
                 ("sharding", "sharding"),
                 ("vertex_attributes", "attributes"),
                 ("transform", "transform"),
+                ("spatial_index", "spatial_index"),
             )
             if getattr(info, name) != getattr(wished, name)
         ]
+        if self.spatial_index is True and info.spatial_index is None:
+            problems.append("spatial_index is none, and a new one would lack the skeletons there")
         if problems:
             raise ValueError(
                 f"{url} exists, and stores skeletons in another way: {'; '.join(problems)}. "
                 "Leave these out to add to it, or write to another folder"
             )
 
-    def make(self, skeletons: Skeletons) -> tuple[SkeletonInfo, Skeletons]:
+    def make(self, skeletons: Skeletons, storage: Storage) -> tuple[SkeletonInfo, Skeletons]:
         """The `info` of a new folder, and the skeletons to write to it.
 
         Raises
         ------
         ValueError
-            Skeletons disagree on attributes; "auto" sharding for an iterable.
+            Skeletons disagree on attributes; "auto" sharding for an iterable; a spatial index
+            of a folder that lies in no layer.
         """
         if self.sharding == "auto" and not isinstance(skeletons, Mapping):
             raise ValueError(
                 "sharding='auto' needs a mapping, to know how many skeletons there are; give a "
                 "ShardingSpec for an iterable"
             )
-        attributes = self.attributes
+        attributes, index = self.attributes, self.spatial_index
         if attributes is None:
             attributes, skeletons = _attributes(skeletons)
         info = SkeletonInfo(
             transform=IDENTITY if self.transform is None else tuple(self.transform),
             vertex_attributes=tuple(attributes),
+            spatial_index=default_spec(storage) if index is True else index or None,
         )
         if isinstance(self.sharding, ShardingSpec):
             return replace(info, sharding=self.sharding), skeletons
@@ -119,4 +136,6 @@ def _shown(value: object) -> str:
         return ", ".join(f"{a.id} ({a.data_type} x {a.num_components})" for a in value)
     if isinstance(value, ShardingSpec):
         return str(value.to_json())
+    if isinstance(value, SpatialIndexSpec):
+        return f"of cells of {value.chunk_size} nm"
     return "none" if value in (None, ()) else str(value)

@@ -87,6 +87,7 @@ class Volume:
 
         return linked_meshes(self.layer.storage, self.info.mesh)
 
+    @property
     def skeletons(self) -> SkeletonSource:
         """The skeletons of the folder that `info` links: one request for their metadata.
 

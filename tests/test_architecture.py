@@ -26,6 +26,7 @@ FORMAT = {
     "shard_shape",
     "sharding",
     "skeleton",
+    "spatial_grid",
     "codecs",
     "mesh",
     "metadata",
@@ -42,6 +43,7 @@ ENGINE = {
     "engine",
     "info_edits",
     "keyed_reader",
+    "keyed_spool",
     "keyed_writer",
     "layer",
     "mesh_encoding",
@@ -55,6 +57,7 @@ ENGINE = {
     "shard_reader",
     "shard_source",
     "shard_writer",
+    "spatial_index",
     "validation",
     "writer",
 }
@@ -112,7 +115,19 @@ def test_only_the_storage_layer_opens_files_and_file_systems() -> None:
     assert not wrong
 
 
-HEAVY = ["xarray", "dask", "zarr", "pandas", "aiohttp", "s3fs", "gcsfs", "rich", "click"]
+HEAVY = [
+    "xarray",
+    "dask",
+    "zarr",
+    "pandas",
+    "aiohttp",
+    "s3fs",
+    "gcsfs",
+    "rich",
+    "click",
+    "networkx",
+    "scipy",
+]
 NATIVE = ["compressed_segmentation", "compresso", "fpzip", "crackle", "simplejpeg", "imagecodecs"]
 MESH = ["DracoPy", "trimesh", "fast_simplification"]
 
@@ -124,6 +139,7 @@ MESH = ["DracoPy", "trimesh", "fast_simplification"]
         "import precomputed_store; precomputed_store.open_volume",
         "import precomputed_store; precomputed_store.VolumeInfo",
         "import precomputed_store; precomputed_store.Mesh; precomputed_store.open_meshes",
+        "import precomputed_store; precomputed_store.Skeleton",
     ],
 )
 def test_importing_loads_no_ecosystem(statement: str) -> None:

@@ -69,3 +69,15 @@ def test_other_costs_are_measured_for_every_program(tmp_path: Path) -> None:
     assert "10077696 chunks" in graph
     # Of a graph with a task for each chunk, hundreds of megabytes.
     assert results["its pickle, bytes"]["ours"] < 20_000
+
+
+@pytest.mark.slow
+@pytest.mark.parity
+def test_skeletons_are_read_and_written_by_both_programs() -> None:
+    pytest.importorskip("cloudvolume")
+    command = [sys.executable, BENCHMARKS / "skeletons.py", "--count", "20", "--rounds", "1"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    figures = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert [each["what"] for each in figures] == ["read", "write"]
+    assert all(each["ours_s"] > 0 and each["cloudvolume_s"] > 0 for each in figures)

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from hostile_codecs import Hostile
+from peaks import IMPORT
 
 from precomputed_store import _decoder_worker, isolation
 from precomputed_store.codecs.base import Codec
@@ -26,6 +27,7 @@ from precomputed_store.codecs.compresso import Compresso
 from precomputed_store.codecs.crackle import Crackle
 from precomputed_store.codecs.fpzip import Fpzip
 from precomputed_store.codecs.kempressed import Kempressed
+from precomputed_store.codecs.zfpc import Zfpc
 from precomputed_store.concurrency import num_cores
 from precomputed_store.errors import FormatError, UnsupportedError
 
@@ -165,6 +167,9 @@ def noise(side: int, dtype: str) -> np.ndarray:
         (Fpzip(), field(96, "float32")),
         (Fpzip(), field(64, "float64")),
         (Kempressed(), field(64, "float32") * 0 + 0.5),
+        (Zfpc(), np.random.default_rng(0).normal(size=(1, 40, 64, 64))),
+        (Zfpc(), np.random.default_rng(0).normal(size=(1, 1, 10, 4000))),
+        (Zfpc(zfpc_correlated_dims=(True, True, False, False)), field(96, "float32")),
     ],
 )
 def test_the_limit_of_memory_is_far_from_what_large_valid_chunks_need(
@@ -175,6 +180,38 @@ def test_the_limit_of_memory_is_far_from_what_large_valid_chunks_need(
     for _ in range(3):
         chunk = isolation.decode(codec, encoded, shape=array.shape, dtype=array.dtype)
         np.testing.assert_array_equal(chunk, array)
+
+
+LONG_ZFPC = (
+    IMPORT
+    + """
+import numpy as np
+from precomputed_store import isolation
+from precomputed_store.codecs.zfpc import Zfpc
+
+numbers = np.random.default_rng(0).normal(size=(1, 1, 300, 4000)).astype("float32")
+encoded = Zfpc().encode(numbers)
+few = numbers[..., :2, :40]
+isolation.decode(Zfpc(), Zfpc().encode(few), shape=few.shape, dtype=few.dtype)
+before = forget_peak()
+chunk = isolation.decode(Zfpc(), encoded, shape=numbers.shape, dtype=numbers.dtype)
+grown = peak_bytes() - before
+assert np.array_equal(chunk, numbers)
+print(len(encoded), numbers.nbytes, grown)
+"""
+)
+
+
+@linux
+def test_an_encoded_chunk_that_is_longer_than_its_voxels_is_not_copied_in_this_process() -> None:
+    """A plane of numbers, in blocks of four dimensions: 16 times as long."""
+    done = subprocess.run(
+        [sys.executable, "-c", LONG_ZFPC], capture_output=True, text=True, check=True
+    )
+    encoded, decoded, grown = map(int, done.stdout.split())
+    spare = 8 << 20
+    assert encoded > 2 * (2 * decoded + spare)
+    assert grown < 2 * decoded + spare
 
 
 # What a decoder can do

@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "info": "Show the metadata of a layer.",
     "mesh": "Make, get, list or remove meshes of segments.",
     "rm": "Remove a layer, a scale, or the chunks of a region.",
+    "skeleton": "List, fetch, remove and convert skeletons.",
     "validate": "Check a layer against the specification, and its chunks on request.",
 }
 """Name of each command (and of its module) → what it does, for ``--help``."""

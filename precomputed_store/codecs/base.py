@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import ModuleType
@@ -28,8 +29,8 @@ Place: TypeAlias = Literal["inline", "thread", "worker"]
 """Where a codec may run.
 
 ``inline``: cheap enough for an event loop's own thread. ``thread``: long enough to be
-sent to a thread. ``worker``: native code that malformed bytes can crash, to be run in
-an isolated process.
+sent to a thread. ``worker``: native code that malformed bytes can crash, or that takes much
+memory, to be run in an isolated process.
 """
 
 
@@ -66,8 +67,7 @@ class Codec(ABC):
     """Value of ``encoding`` in `info`, lower case."""
     place: ClassVar[Place] = "thread"
     working_memory: ClassVar[tuple[int, int]] = (2, 0)
-    """The most that decoding a valid chunk takes where `place` is ``"worker"``, the chunk
-    included: times the bytes of the decoded chunk, plus bytes per voxel."""
+    """For `most_memory`: times the bytes of the decoded chunk, plus bytes per voxel."""
     data_types: ClassVar[tuple[str, ...]]
     """Data types that the encoding can hold."""
     channels: ClassVar[tuple[int, ...] | None] = None
@@ -93,6 +93,14 @@ class Codec(ABC):
         To be asked before writing: reading them here is unaffected.
         """
         return None
+
+    def most_memory(self, *, shape: CZYX, dtype: np.dtype[Any]) -> int:
+        """Bytes that decoding a valid chunk takes at most, the decoded chunk included.
+
+        Of a decoder process, where `place` is ``"worker"``.
+        """
+        per_byte, per_voxel = self.working_memory
+        return math.prod(shape) * (per_byte * dtype.itemsize + per_voxel)
 
     @classmethod
     def parameter_names(cls) -> tuple[str, ...]:

@@ -139,6 +139,9 @@ def _decode(data: Buffer, *, components: int, itemsize: int) -> ChunkArray:
     if imagecodecs is None:
         return _decode_with_pyspng(bytes(data), components=components, itemsize=itemsize)
     spng = (itemsize, components) in _SPNG_DECODES
+    if not spng:
+        # Each image that imagecodecs' libpng refuses costs memory that it never gives back.
+        _check_sums(data)
     decode = imagecodecs.spng_decode if spng else imagecodecs.png_decode
     with library_errors("png"):
         image: ChunkArray = decode(data)
@@ -161,11 +164,15 @@ def _encode(image: ChunkArray, *, level: int | None) -> bytes:
     return min(runs, strings, key=len)
 
 
-def _decode_with_pyspng(data: bytes, *, components: int, itemsize: int) -> ChunkArray:
-    pyspng = require("pyspng", extra=None, purpose="decoding png")
-    for kind, chunk in _chunks(memoryview(data)):  # which pyspng does not check
+def _check_sums(data: Buffer) -> None:
+    for kind, chunk in _chunks(memoryview(data)):
         if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
             raise FormatError(f"png image has a wrong checksum in its chunk {kind!r}")
+
+
+def _decode_with_pyspng(data: bytes, *, components: int, itemsize: int) -> ChunkArray:
+    pyspng = require("pyspng", extra=None, purpose="decoding png")
+    _check_sums(data)  # which pyspng does not
     if (itemsize, components) != _GREY16:
         with library_errors("png"):
             image: ChunkArray = pyspng.load(data)

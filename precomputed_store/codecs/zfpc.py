@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 import numpy as np
 
 from precomputed_store.codecs import _zfp
-from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray, Codec
+from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray, Codec, Place
 from precomputed_store.codecs.checks import check_holds, integer_parameter, parameter_error
 from precomputed_store.errors import FormatError
 
@@ -44,6 +44,9 @@ class Zfpc(Codec):
     data_types: ClassVar[tuple[str, ...]] = tuple(_zfp.TYPES)
     content_type: ClassVar[str] = "image/x.zfpc"
     in_neuroglancer: ClassVar[bool] = False
+    place: ClassVar[Place] = "worker"
+    # Not that it crashes: streams are copied, and those of noise are up to four times as long as
+    # the voxels.
 
     zfpc_rate: float | None = None
     zfpc_precision: int | None = None
@@ -90,6 +93,11 @@ class Zfpc(Codec):
                 view[start:stop], self.name, shape=stream_shape, dtype=dtype
             )
         return array
+
+    def most_memory(self, *, shape: CZYX, dtype: np.dtype[Any]) -> int:
+        return 2 * math.prod(shape) * dtype.itemsize + self.max_encoded_bytes(
+            shape=shape, dtype=dtype
+        )
 
     def encode(self, array: ChunkArray) -> bytes:
         check_holds(type(self), array.shape, array.dtype)

@@ -95,11 +95,14 @@ def transform(skeleton: Skeleton, matrix: ArrayLike) -> Skeleton:
     affine = to_physical(tuple(given.ravel().tolist()))
     if affine is None:
         return skeleton
-    vertices = affine.apply(skeleton.vertices)
+    attributes = dict(skeleton.attributes)
+    radius = attributes.get("radius")
+    if radius is not None and radius.dtype.kind != "f":
+        attributes["radius"] = radius.astype(np.float32)
     return replace(
         skeleton,
-        vertices=vertices,
-        attributes=scaled_radius(skeleton.attributes, affine.scale),
+        vertices=affine.apply(skeleton.vertices),
+        attributes=scaled_radius(attributes, affine.scale),
     )
 
 

@@ -11,16 +11,16 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
-from precomputed_store.codecs.base import Buffer
 from precomputed_store.codecs.content import SUFFIXES
 from precomputed_store.concurrency import num_cores
 from precomputed_store.errors import StorageError
 from precomputed_store.storage.base import Blob, Get, Place, Put, ThreadedBackend
 from precomputed_store.storage.locks import LOCK_FILE, locked
+from precomputed_store.storage.pieces import OpenFile, Piece, write_pieces
 from precomputed_store.storage.update import Update, no_conditions, tries
 from precomputed_store.url import local_path
 
@@ -48,9 +48,9 @@ _Found: TypeAlias = tuple[int, str, str | None]
 
 
 class _Old(NamedTuple):
-    """An object as it was read, and what tells whether it still is that."""
+    """An object as it was found, and what tells whether it still is that."""
 
-    blob: Blob
+    content: Blob | OpenFile
     name: str
     identity: tuple[int, ...]
 
@@ -86,17 +86,19 @@ class LocalBackend(ThreadedBackend):
 
     def put(self, request: Put) -> None:
         path = self._path(request.key)
-        target = _target(path, request)
-        with self._complete(path, request.data) as temporary, locked(os.path.dirname(path)):
+        target = _target(path, request.content_encoding)
+        with self._complete(path, [request.data]) as temporary, locked(os.path.dirname(path)):
             os.replace(temporary, target)
             self._remove(path, keep=target)
 
     @contextlib.contextmanager
-    def _complete(self, path: str, data: Buffer) -> Iterator[str]:
+    def _complete(
+        self, path: str, pieces: Sequence[Piece], old: OpenFile | None = None
+    ) -> Iterator[str]:
         """A file with these bytes beside `path`, which goes if it is not given another name."""
         temporary = f"{os.path.dirname(path)}/{_temporary_name()}"
         try:
-            self._write(temporary, data)
+            self._write(temporary, pieces, old)
             yield temporary
         except OSError as error:
             if isinstance(error, StorageError):
@@ -115,7 +117,7 @@ class LocalBackend(ThreadedBackend):
             # One look is enough: a wrong one is found out under the lock.
             found = self._find(path, looks=1)
             try:
-                old = None if found is None else self._read_all(found, request.get())
+                old = None if found is None else self._old(found, request)
                 if found is not None and not _REPLACES_OPEN_FILES:
                     os.close(found[0])
                     found = None
@@ -126,11 +128,12 @@ class LocalBackend(ThreadedBackend):
                 if found is not None:
                     os.close(found[0])
 
-    def _read_all(self, found: _Found, request: Get) -> _Old:
+    def _old(self, found: _Found, request: Update) -> _Old:
         fd, name, encoding = found
+        look = _opened if _in_pieces(request) else _blob
         try:
             identity = _identity(fd)
-            return _Old(_blob(fd, name, encoding, request), name, identity)
+            return _Old(look(fd, name, encoding, request.get()), name, identity)
         except StorageError:
             raise
         except OSError as error:
@@ -138,7 +141,7 @@ class LocalBackend(ThreadedBackend):
 
     def _change(self, request: Update, path: str, old: _Old | None) -> bool:
         """Store what is to be instead of what was found, if it is still that."""
-        new = request.change(None if old is None else old.blob)
+        new = _new(request, old)
         if new is None and old is None:
             return True
         folder = os.path.dirname(path)
@@ -150,8 +153,9 @@ class LocalBackend(ThreadedBackend):
                     self._remove(path, keep=None)
                     return True
             return False
-        target = _target(path, request.put(new))
-        with self._complete(path, new) as temporary, locked(folder) as alone:
+        target = _target(path, request.content_encoding)
+        source = old.content if old is not None and isinstance(old.content, OpenFile) else None
+        with self._complete(path, new, source) as temporary, locked(folder) as alone:
             self._check_guard(request, path, alone=alone)
             same = self._is_still(path, old)
             if same:
@@ -272,12 +276,10 @@ class LocalBackend(ThreadedBackend):
         except OSError as error:
             raise _failed(path, error) from error
 
-    def _write(self, path: str, data: Buffer) -> None:
+    def _write(self, path: str, pieces: Sequence[Piece], old: OpenFile | None) -> None:
         fd = _create(path)
         try:
-            rest = memoryview(data).cast("B")
-            while rest:
-                rest = rest[os.write(fd, rest) :]
+            write_pieces(fd, pieces, old)
             if self._fsync:
                 os.fsync(fd)
         finally:
@@ -295,11 +297,24 @@ class LocalBackend(ThreadedBackend):
                 raise _failed(name, error) from error
 
 
-def _target(path: str, request: Put) -> str:
+def _target(path: str, content_encoding: str | None) -> str:
     """The file that an object is stored in: its compression is a suffix."""
-    if request.content_encoding is None:
-        return path
-    return path + SUFFIXES[request.content_encoding]
+    return path if content_encoding is None else path + SUFFIXES[content_encoding]
+
+
+def _in_pieces(request: Update) -> bool:
+    return request.rewrite is not None and _REPLACES_OPEN_FILES
+
+
+def _new(request: Update, old: _Old | None) -> Sequence[Piece] | None:
+    """What to store instead of what was found."""
+    content = None if old is None else old.content
+    if isinstance(content, Blob) or not _in_pieces(request):
+        assert not isinstance(content, OpenFile)
+        data = request.change(content)
+        return None if data is None else [data]
+    assert request.rewrite is not None
+    return request.rewrite(content)
 
 
 def _create(path: str) -> int:
@@ -317,10 +332,21 @@ def _blob(fd: int, path: str, encoding: str | None, request: Get) -> Blob:
     return Blob(data, encoding, True, (found.st_ino, found.st_mtime_ns, found.st_size))
 
 
-def _read(fd: int, path: str, request: Get, found: os.stat_result) -> bytes:
+def _opened(fd: int, path: str, encoding: str | None, request: Get) -> OpenFile:
+    found = os.fstat(fd)
+    _check_regular(found, path)
+    request.check_size(found.st_size, path)
+    return OpenFile(fd=fd, path=path, size=found.st_size, content_encoding=encoding)
+
+
+def _check_regular(found: os.stat_result, path: str) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
         raise StorageError(f"{path}: {kind}; expected a file")
+
+
+def _read(fd: int, path: str, request: Get, found: os.stat_result) -> bytes:
+    _check_regular(found, path)
     if request.byte_range is None:
         start, size = 0, found.st_size
     else:

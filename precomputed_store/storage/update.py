@@ -19,6 +19,7 @@ from precomputed_store.codecs.base import Buffer
 from precomputed_store.concurrency import change_pool
 from precomputed_store.errors import ConflictError, UnsupportedError
 from precomputed_store.storage.base import Blob, Get, Put
+from precomputed_store.storage.pieces import Rewrite
 
 if TYPE_CHECKING:
     from precomputed_store.storage.base import AsyncBackend, ThreadedBackend
@@ -58,6 +59,8 @@ class Update:
         writer, on storages that know no conditions.
     max_bytes : int, optional
         A stored object that is longer is refused.
+    rewrite : callable, optional
+        The same as `change` in pieces, for storages that need not hold the object.
     """
 
     key: str
@@ -67,6 +70,7 @@ class Update:
     cache_control: str | None = None
     guarded: bool = True
     max_bytes: int | None = None
+    rewrite: Rewrite | None = None
 
     def get(self) -> Get:
         return Get(key=self.key, max_bytes=self.max_bytes)

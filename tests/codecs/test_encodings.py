@@ -9,6 +9,7 @@ from precomputed_store.codecs import ENCODINGS, codec_class
 CODECS = [codec_class(name) for name in ENCODINGS]
 IN_NEUROGLANCER = {"raw", "jpeg", "png", "jxl", "compressed_segmentation", "compresso"}
 UNSAFE_LIBRARIES = {"compresso", "crackle", "fpzip", "kempressed"}
+MUCH_MEMORY = {"zfpc"}
 
 
 def build(codec):
@@ -42,8 +43,8 @@ def test_what_neuroglancer_decodes_is_known(codec):
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
-def test_only_unsafe_libraries_run_in_a_worker(codec):
-    assert (codec.place == "worker") == (codec.name in UNSAFE_LIBRARIES)
+def test_only_unsafe_libraries_and_those_that_take_much_memory_run_in_a_worker(codec):
+    assert (codec.place == "worker") == (codec.name in UNSAFE_LIBRARIES | MUCH_MEMORY)
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)

@@ -203,7 +203,7 @@ def test_an_error_in_the_middle_of_a_write_keeps_the_old_object_or_none(
     if existing:
         storage.put("a", b"old", content_type="")
     with monkeypatch.context() as patch:
-        patch.setattr("precomputed_store.storage.local.os", FullDisk(room))
+        patch.setattr("precomputed_store.storage.pieces.os", FullDisk(room))
         with pytest.raises(ps.StorageError, match="No space left"):
             storage.put("a", bytes(10_000), content_type="")
     assert snapshot(tmp_path) == ({"a": b"old"} if existing else {})

@@ -134,6 +134,9 @@ def test_radii_grow_with_the_skeleton() -> None:
     moved = line.transform([[0, -2, 0, 10], [2, 0, 0, 0], [0, 0, 2, 0]])
     assert moved.vertices.tolist() == [[10, 0, 0], [10, 2, 0]]
     assert moved.attributes["radius"].tolist() == pytest.approx([6, -1])
+    whole = Skeleton([(0, 0, 0)], attributes={"radius": np.array([3])})
+    half = whole.transform(np.eye(3, 4) / 2)
+    assert half.attributes["radius"].tolist() == pytest.approx([1.5])
     for wrong in (np.eye(3), np.full((3, 4), np.nan)):
         with pytest.raises(ValueError, match="shape \\(3, 4\\)"):
             line.transform(wrong)

@@ -247,7 +247,7 @@ def test_a_full_disk_leaves_the_old_object_and_nothing_else(
     storage = open_storage(tmp_path)
     if existing:
         put(storage, "a", b"old", "gzip")
-    monkeypatch.setattr("precomputed_store.storage.local.os", FullDisk(room))
+    monkeypatch.setattr("precomputed_store.storage.pieces.os", FullDisk(room))
     with pytest.raises(StorageError, match="No space left"):
         put(storage, "a", bytes(1000))
     monkeypatch.undo()
