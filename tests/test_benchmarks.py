@@ -45,18 +45,6 @@ def test_every_program_reads_and_writes_in_turns(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parity
-def test_skeletons_are_read_and_written_by_both_programs() -> None:
-    pytest.importorskip("cloudvolume")
-    command = [sys.executable, BENCHMARKS / "skeletons.py", "--count", "20", "--rounds", "1"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert shown.returncode == 0, shown.stderr
-    figures = [json.loads(line) for line in shown.stdout.splitlines()]
-    assert [each["what"] for each in figures] == ["read", "write"]
-    assert all(each["ours_s"] > 0 and each["cloudvolume_s"] > 0 for each in figures)
-
-
-@pytest.mark.slow
-@pytest.mark.parity
 def test_remote_chunks_cost_no_more_requests_than_promised(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     command = [sys.executable, BENCHMARKS / "remote.py", "--quick", "--json", figures]
@@ -81,3 +69,15 @@ def test_other_costs_are_measured_for_every_program(tmp_path: Path) -> None:
     assert "10077696 chunks" in graph
     # Of a graph with a task for each chunk, hundreds of megabytes.
     assert results["its pickle, bytes"]["ours"] < 20_000
+
+
+@pytest.mark.slow
+@pytest.mark.parity
+def test_skeletons_are_read_and_written_by_both_programs() -> None:
+    pytest.importorskip("cloudvolume")
+    command = [sys.executable, BENCHMARKS / "skeletons.py", "--count", "20", "--rounds", "1"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    figures = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert [each["what"] for each in figures] == ["read", "write"]
+    assert all(each["ours_s"] > 0 and each["cloudvolume_s"] > 0 for each in figures)
