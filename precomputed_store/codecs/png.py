@@ -37,7 +37,7 @@ _COMPONENTS = {colour: components for components, colour in _COLOURS.items()}
 _PALETTE = 3
 
 _SPNG_DECODES = frozenset({(1, 1), (1, 3), (1, 4), (2, 4)})
-"""(bytes per sample, components) of which libspng knows a pixel format; libpng knows all."""
+"""(bytes per sample, components) that imagecodecs decodes with libspng."""
 
 _REPETITIVE = 4
 """Compressed to this part by runs alone, an image has strings that come again, like a mask."""
@@ -136,15 +136,12 @@ def _imagecodecs() -> Any | None:
 
 def _decode(data: Buffer, *, components: int, itemsize: int) -> ChunkArray:
     imagecodecs = _imagecodecs()
-    if imagecodecs is None:
+    if imagecodecs is None or (itemsize, components) not in _SPNG_DECODES:
+        # Not imagecodecs' libpng: each refusal loses memory and a reference to None there, and
+        # after some ten thousand of them Python before 3.12 crashes.
         return _decode_with_pyspng(bytes(data), components=components, itemsize=itemsize)
-    spng = (itemsize, components) in _SPNG_DECODES
-    if not spng:
-        # Each image that imagecodecs' libpng refuses costs memory that it never gives back.
-        _check_sums(data)
-    decode = imagecodecs.spng_decode if spng else imagecodecs.png_decode
     with library_errors("png"):
-        image: ChunkArray = decode(data)
+        image: ChunkArray = imagecodecs.spng_decode(data)
     return image
 
 
