@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from precomputed_store import forks as forks
+
 __version__ = "0.1.0"
 
 _PUBLIC = {

@@ -10,7 +10,6 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import weakref
@@ -28,7 +27,7 @@ from precomputed_store._decoder_process import (
     Status,
     death,
 )
-from precomputed_store._shared_memory import SharedMemory
+from precomputed_store._shared_memory import SharedMemory, nameless_file
 from precomputed_store.codecs.base import CZYX, ChunkArray, Codec
 from precomputed_store.errors import FormatError, PrecomputedError, UnsupportedError
 
@@ -193,7 +192,7 @@ class Worker:
 
     def _start(self) -> subprocess.Popen[bytes]:
         try:
-            with tempfile.TemporaryFile() as errors:
+            with nameless_file() as errors:
                 return self._launch(errors)
         except TimeoutError:
             raise _cannot_start(f"it was not ready after {START_SECONDS:.0f} s") from None
@@ -270,11 +269,14 @@ def _popen(memory: SharedMemory, errors: IO[bytes]) -> subprocess.Popen[bytes]:
         raise ValueError("this program is frozen and has no Python interpreter to run")
     from multiprocessing.spawn import get_executable
 
+    executable = get_executable()
+    if not executable:
+        raise ValueError("sys.executable does not say which interpreter to run")
     options: dict[str, Any] = {"start_new_session": True, "pass_fds": (memory.handle,)}
     if sys.platform == "win32":
         options = {"creationflags": subprocess.CREATE_NO_WINDOW}
     return subprocess.Popen(
-        [get_executable(), *_interpreter_flags(), "-c", _PROGRAM],
+        [executable, *_interpreter_flags(), "-c", _PROGRAM],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,

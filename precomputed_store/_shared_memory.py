@@ -18,7 +18,7 @@ import numpy as np
 
 from precomputed_store.codecs.base import CZYX, ChunkArray
 
-__all__ = ["SharedMemory", "map_memory"]
+__all__ = ["SharedMemory", "map_memory", "nameless_file"]
 
 _GRAIN: Final = 1 << 16
 
@@ -40,7 +40,7 @@ class SharedMemory:
         if sys.platform == "win32":
             self.handle = f"precomputed-store-{os.getpid()}-{os.urandom(8).hex()}"
             return
-        self._file = _nameless_file()
+        self._file = nameless_file()
         self.handle = self._file.fileno()
         weakref.finalize(self, self._file.close)
 
@@ -88,7 +88,8 @@ def _write_all(fd: int, data: memoryview, offset: int) -> None:
         data, offset = data[written:], offset + written
 
 
-def _nameless_file() -> IO[bytes]:
+def nameless_file() -> IO[bytes]:
+    """A file in memory where the system has such, else one that vanishes when it is closed."""
     if hasattr(os, "memfd_create"):
         with contextlib.suppress(OSError):
             return os.fdopen(os.memfd_create("precomputed-store"), "r+b", buffering=0)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from precomputed_store.cached import cached_property
 from precomputed_store.codecs import content
 from precomputed_store.codecs.base import CZYX, Buffer
 from precomputed_store.errors import StorageError, UnsupportedError

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from precomputed_store import isolation
+from precomputed_store.cached import cached_property
 from precomputed_store.chunk_source import ChunkBytes, ChunkSource, FileSource
 from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray
 from precomputed_store.concurrency import bounded, codec_pool, run_batches

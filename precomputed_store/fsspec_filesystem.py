@@ -19,6 +19,7 @@ from fsspec.utils import stringify_path  # type: ignore[import-untyped]
 
 from precomputed_store.engine import Missing
 from precomputed_store.errors import StorageError, UnsupportedError, VolumeNotFoundError
+from precomputed_store.forks import restart_in_children
 from precomputed_store.layer import ScaleSelector
 from precomputed_store.storage.base import FrozenOptions, freeze_statuses
 from precomputed_store.url import parse_url
@@ -115,6 +116,10 @@ class PrecomputedFileSystem(AsyncFileSystem):  # type: ignore[misc]
             cross_origin=cross_origin,
         )
         self._opened: ZarrTree | None = None
+        restart_in_children(self)
+
+    def restart(self) -> None:
+        """Take a new lock, in a forked child."""
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:

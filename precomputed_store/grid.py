@@ -10,11 +10,12 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from precomputed_store.cached import cached_property
 
 __all__ = ["XYZ", "Box", "ChunkGrid"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Hashable
@@ -11,6 +10,7 @@ from typing import Any
 
 from cachetools import LRUCache
 
+from precomputed_store.forks import restart_in_children
 from precomputed_store.sharding import MinishardIndex
 from precomputed_store.storage import Storage
 
@@ -45,9 +45,9 @@ class _IndexCache:
     """By (storage, shard's key, minishard), least recently used out first."""
 
     def __init__(self) -> None:
-        self.begin()
+        restart_in_children(self)
 
-    def begin(self) -> None:
+    def restart(self) -> None:
         """Know nothing, and wait for nobody."""
         self._lock = threading.Lock()
         self._cache: LRUCache[Any, KnownIndex] = LRUCache(
@@ -74,11 +74,6 @@ class _IndexCache:
 
 
 known_indices = _IndexCache()
-
-
-if hasattr(os, "register_at_fork"):
-    # A thread that a forked child does not have may hold the lock.
-    os.register_at_fork(after_in_child=known_indices.begin)
 
 
 def clear_index_cache() -> None:

@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from precomputed_store.forks import restart_in_children
 from precomputed_store.grid import XYZ
 from precomputed_store.shard_writer import ShardWriter
 from precomputed_store.sharding import locate
@@ -35,6 +36,10 @@ class ShardQueue:
 
     def __init__(self, writer: ShardWriter) -> None:
         self._writer = writer
+        restart_in_children(self)
+
+    def restart(self) -> None:
+        """Begin with nothing waiting. What was stored in a parent, the parent writes."""
         self._lock = threading.Lock()
         self._waiting: dict[int, _Batch] = {}
         self._written: set[int] = set()

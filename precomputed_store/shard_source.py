@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
+from precomputed_store.cached import cached_property
 from precomputed_store.chunk_source import ChunkBytes, Deliver, Throttle
 from precomputed_store.codecs import content
 from precomputed_store.codecs.base import Buffer

@@ -11,9 +11,9 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
+from precomputed_store.cached import cached_property
 from precomputed_store.codecs import Codec
 from precomputed_store.grid import XYZ, ChunkGrid
 from precomputed_store.metadata import Scale, VolumeInfo

@@ -21,6 +21,7 @@ from zarr.registry import register_codec
 from precomputed_store.concurrency import bounded
 from precomputed_store.engine import Missing
 from precomputed_store.errors import UnsupportedError
+from precomputed_store.forks import restart_in_children
 from precomputed_store.layer import Layer, ScaleSelector
 from precomputed_store.storage.base import FrozenOptions, freeze_statuses
 from precomputed_store.url import parse_url
@@ -129,7 +130,7 @@ class PrecomputedStore(Store):
             write_options=WriteOptions(compress=compress, compress_level=compress_level),
         )
         self._opened: ZarrTree | None = None
-        self._lock = threading.Lock()
+        restart_in_children(self)
 
     @property
     def layer(self) -> Layer:
@@ -159,6 +160,10 @@ class PrecomputedStore(Store):
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
+        restart_in_children(self)
+
+    def restart(self) -> None:
+        """Take a new lock, in a forked child."""
         self._lock = threading.Lock()
 
     def __eq__(self, value: object) -> bool:

@@ -12,11 +12,11 @@ import math
 import operator
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 
+from precomputed_store.cached import cached_property
 from precomputed_store.codecs.base import Buffer
 from precomputed_store.concurrency import codec_pool
 from precomputed_store.engine import ChunkedArray, Missing

@@ -18,7 +18,9 @@ PACKAGE = Path(precomputed_store.__file__).parent
 # Engine: plans, fetches, decodes. Edges: one ecosystem each.
 FORMAT = {
     "_native",
+    "cached",
     "errors",
+    "forks",
     "grid",
     "read_plan",
     "selection",
@@ -153,7 +155,8 @@ def test_importing_loads_no_ecosystem(statement: str) -> None:
 
 def test_the_bare_import_loads_few_modules() -> None:
     # numpy and fsspec load these anyway.
-    code = "import sys, typing, importlib; before = len(sys.modules); import precomputed_store"
+    known = "sys, typing, importlib, concurrent.futures.thread"
+    code = f"import {known}; before = len(sys.modules); import precomputed_store"
     shown = subprocess.run(
         [sys.executable, "-c", f"{code}; print(len(sys.modules) - before)"],
         capture_output=True,

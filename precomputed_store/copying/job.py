@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from precomputed_store.cached import cached_property
 from precomputed_store.codecs import content
 from precomputed_store.copying.links import KeyPair, folder_stage, list_pairs
 from precomputed_store.copying.places import refuse_alias, refuse_overlap

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from precomputed_store.cached import cached_property
 from precomputed_store.downsampling import Method, coarse_box
 from precomputed_store.engine import ChunkedArray
 from precomputed_store.grid import XYZ, Box

@@ -7,8 +7,8 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
+from precomputed_store.cached import cached_property
 from precomputed_store.grid import XYZ, Box
 from precomputed_store.metadata import Scale
 from precomputed_store.write_plan import unit_grid, unit_spans
