@@ -50,6 +50,7 @@ ENGINE = {
     "layer",
     "mesh_encoding",
     "mesh_layouts",
+    "mesh_pieces",
     "mesh_source",
     "mesh_target",
     "mesh_writer",
