@@ -21,6 +21,7 @@ from precomputed_store.mesh_pieces import ManifestPieces, Wanted, check_version,
 from precomputed_store.metadata.mesh import MeshInfo
 from precomputed_store.object_steps import Request, Steps, plain_bytes
 from precomputed_store.shard_reader import Found
+from precomputed_store.sharding import ByteRange, shard_index_bytes
 from precomputed_store.storage import Storage
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
 
 MAX_FRAGMENT_BYTES = 4 << 30
 _SUFFIX = ".index"
+_BYTES_BEFORE = 64 << 10
 _FRAGMENT = re.compile(r"(0|[1-9][0-9]{0,19})(?:[:.].*)?")
 
 
@@ -156,7 +158,7 @@ class FileLayout:
         manifest = yield from self.manifest_steps(segment_id)
         if manifest is None:
             return None
-        pieces = ManifestPieces(self.storage, self.info, str(segment_id), 0)
+        pieces = ManifestPieces(storage=self.storage, info=self.info, key=str(segment_id))
         return (yield from pieces.mesh_steps(manifest, wanted))
 
     def manifest_steps(self, segment_id: int) -> Steps[Manifest | None]:
@@ -215,8 +217,10 @@ class ShardLayout:
         return replace(self, places=self.reader.locate(segment_ids))
 
     def mesh_steps(self, segment_id: int, wanted: Wanted) -> Steps[Mesh | None]:
-        manifest = yield from self.manifest_steps(segment_id)
         place = self.places[segment_id]
+        # Over a network, a request more costs more than some bytes in vain.
+        more = 0 if self.storage.threaded else _BYTES_BEFORE
+        manifest, before = yield from self._read(segment_id, more=more)
         if manifest is None or place is None:
             return None
         start = place.place.start - manifest.data_bytes
@@ -224,23 +228,36 @@ class ShardLayout:
             message = f"{manifest.data_bytes} bytes of fragments of segment {segment_id}, but "
             message += f"only {place.place.start} before its manifest"
             raise mesh_error(self.storage, place.key, FormatError(message))
-        pieces = ManifestPieces(self.storage, self.info, place.key, start, place.version)
+        pieces = ManifestPieces(
+            storage=self.storage,
+            info=self.info,
+            key=place.key,
+            start=start,
+            version=place.version,
+            tail=before,
+        )
         return (yield from pieces.mesh_steps(manifest, wanted))
 
     def manifest_steps(self, segment_id: int) -> Steps[Manifest | None]:
         """The manifest of a segment that was looked up; None if it has none."""
-        place = self.places[segment_id]
-        if place is None:
-            return None
-        data: Buffer = b""
-        if place.place.start < place.place.stop:
-            (blob,) = yield [Request(place.key, place.place)]
+        return (yield from self._read(segment_id, more=0))[0]
+
+    def _read(self, segment_id: int, *, more: int) -> Steps[tuple[Manifest | None, Buffer]]:
+        """The manifest, and up to so many bytes that lie before it."""
+        place, sharding = self.places[segment_id], self.info.sharding
+        if place is None or sharding is None:
+            return None, b""
+        (start, stop), data = place.place, memoryview(b"")
+        more = max(0, min(more, start - shard_index_bytes(sharding)))
+        if start < stop:
+            (blob,) = yield [Request(place.key, ByteRange(start - more, stop))]
             check_version(self.storage, place.key, blob, place.version)
-            data = b"" if blob is None else blob.data
+            data = memoryview(b"" if blob is None else blob.data)
+        plain: Buffer = data[more:]
         try:
-            if self.info.sharding is not None and self.info.sharding.data_encoding == "gzip":
-                data = content.undo(data, "gzip", limit=MAX_MANIFEST_BYTES, allow_zlib=True)
-            return Manifest.from_bytes(data)
+            if sharding.data_encoding == "gzip":
+                plain = content.undo(plain, "gzip", limit=MAX_MANIFEST_BYTES, allow_zlib=True)
+            return Manifest.from_bytes(plain), data[:more]
         except FormatError as error:
             message = FormatError(f"segment {segment_id}: {error}")
             raise mesh_error(self.storage, place.key, message) from error

@@ -58,15 +58,31 @@ def check_version(storage: Storage, key: str, blob: Blob | None, version: Hashab
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestPieces:
-    """The fragments that a manifest describes, in the object `key` from byte `start` on."""
+    """The fragments that a manifest describes.
+
+    Attributes
+    ----------
+    storage : Storage
+    info : MeshInfo
+    key : str
+        The object that holds them,
+    start : int
+        from this byte on.
+    version : hashable
+        Of that object; None: it does not matter.
+    tail : bytes-like
+        The last of their bytes, if they have been read already; what lies before them, too, if
+        it is longer than they are.
+    """
 
     storage: Storage
     info: MeshInfo
     key: str
-    start: int
+    start: int = 0
     version: Hashable = None
+    tail: Buffer = b""
 
     def mesh_steps(self, manifest: Manifest, wanted: Wanted) -> Steps[Mesh]:
         lod = self._lod(manifest, wanted.lod)
@@ -76,15 +92,11 @@ class ManifestPieces:
             nodes = nodes_within(manifest, lod, wanted.box, self.info)
         nodes = [node for node in nodes if starts[node] < starts[node + 1]]
         runs = _runs(nodes, starts)
-        blobs = yield [
-            Request(
-                self.key, ByteRange(self.start + starts[run[0]], self.start + starts[run[-1] + 1])
-            )
-            for run in runs
-        ]
+        parts = yield from self._fetched(
+            [(starts[run[0]], starts[run[-1] + 1]) for run in runs], manifest, lod
+        )
         pieces: dict[Fragment, Buffer] = {}
-        for run, blob in zip(runs, blobs, strict=True):
-            data = self._checked(blob, starts[run[-1] + 1] - starts[run[0]], lod)
+        for run, data in zip(runs, parts, strict=True):
             for node in run:
                 place = slice(starts[node] - starts[run[0]], starts[node + 1] - starts[run[0]])
                 pieces[Fragment(lod, node)] = data[place]
@@ -94,6 +106,27 @@ class ManifestPieces:
             raise mesh_error(self.storage, self.key, error) from error
         return whole if wanted.box is None else whole.crop(wanted.box)
 
+    def _fetched(
+        self, ranges: Sequence[tuple[int, int]], manifest: Manifest, lod: int
+    ) -> Steps[list[memoryview]]:
+        """Bytes of the fragment data, those in the tail without a request."""
+        tail = memoryview(self.tail).cast("B")
+        begins = manifest.data_bytes - len(tail)
+        missing = [each for each in ranges if each[0] < begins]
+        blobs: Sequence[Blob | None] = ()
+        if missing:
+            blobs = yield [
+                Request(self.key, ByteRange(self.start + low, self.start + high))
+                for low, high in missing
+            ]
+        fetched = iter(blobs)
+        return [
+            self._checked(next(fetched), high - low, lod)
+            if low < begins
+            else tail[low - begins : high - begins]
+            for low, high in ranges
+        ]
+
     def _checked(self, blob: Blob | None, size: int, lod: int) -> memoryview:
         """The bytes of fragments that lie one after another."""
         if self.version is not None:
@@ -102,7 +135,7 @@ class ManifestPieces:
             found = "there is no such object" if blob is None else f"got {len(blob.data)}"
             message = f"fragments of lod {lod}: expected {size} bytes, {found}"
             raise mesh_error(self.storage, self.key, FormatError(message))
-        return memoryview(blob.data)
+        return memoryview(blob.data).cast("B")
 
     def _decoded(self, pieces: dict[Fragment, Buffer]) -> list[DecodedFragment]:
         decoded: dict[Fragment, DecodedFragment] = {}

@@ -234,6 +234,35 @@ def test_multi_resolution_meshes_are_read_over_http(
     assert 2 not in source
 
 
+@pytest.mark.server
+def test_small_meshes_and_coarse_levels_cost_one_request_each(
+    tmp_path: Path, web_server: WebServer
+) -> None:
+    meshes = {number: sphere(number) for number in (3, 4, 44)}
+    spec = ps.ShardingSpec(hash="identity", preshift_bits=0, minishard_bits=0, shard_bits=0)
+    local = ps.write_meshes(tmp_path / "m", meshes, lods=3, sharding=spec)
+    data = (tmp_path / "m" / "0.shard").read_bytes()
+    web_server.add("/m/info", (tmp_path / "m" / "info").read_bytes())
+    web_server.add("/m/0.shard", data)
+    source = ps.open_meshes(f"{web_server.url}/m")
+    index = f"bytes={len(data) - 3 * 24}-{len(data) - 1}"
+    finest = int(local.manifest(44).fragment_starts(0)[-1])
+    assert finest > 100_000
+
+    def requests_of(ids: list[int], lod: int) -> int:
+        before = len(web_server.requests)
+        assert source.get(ids, lod=lod) == local.get(ids, lod=lod)
+        ranges = [one.headers["range"] for one in web_server.requests[before:]]
+        # Apart from what it takes to know where they are.
+        return len([each for each in ranges if each not in ("bytes=0-15", index)])
+
+    assert requests_of([3], 0) == 1
+    assert requests_of([3, 4], 0) == 2
+    assert requests_of([44], 2) == 1
+    assert requests_of([44], -1) == 1
+    assert requests_of([44], 0) == 2
+
+
 def test_fragments_without_manifests_are_found_by_their_names(legacy_layer: Path) -> None:
     expected = ps.open_meshes(legacy_layer).get([5, 2**64 - 1])
     for manifest in (legacy_layer / "mesh_mip_0").glob("*:0"):
