@@ -1,8 +1,9 @@
 """Draco streams ⇄ integer vertices and triangles, behind a check of what they claim.
 
-The library allocates what a stream's header asks for. So the header is read first: a mesh
-has no more faces and vertices than a small multiple of the stream's bytes (Draco spends a
-bit and more on a face), and a stream that claims otherwise is refused.
+The library allocates what a stream's header asks for, 26 bytes for each face. So the header
+is read first. Draco spends a bit and more on a face of most surfaces, but next to nothing on
+those of a plane: a stream may claim a small multiple of its bytes, or some millions of faces,
+and is refused if it claims more.
 Specification: meshes.md, "Multi-resolution mesh fragment data file format"; the Draco
 bitstream specification, "Draco Header Decode", "Metadata" and "Connectivity".
 """
@@ -24,7 +25,9 @@ _TRIANGULAR_MESH: Final = 1
 _SEQUENTIAL, _EDGEBREAKER = 0, 1
 _HAS_METADATA: Final = 0x8000
 _MOST_PER_BYTE: Final = 32
-_SPARE: Final = 1024
+_ALWAYS_ALLOWED: Final = 1 << 22
+# Up to this level Draco spends bits on every face.
+_PLAIN_LEVEL: Final = 5
 _MAX_METADATA_DEPTH: Final = 8
 
 Points = npt.NDArray[np.uint32]
@@ -78,12 +81,16 @@ def encode(vertices: Points, faces: Points, *, level: int) -> bytes:
         DracoPy is not installed.
     """
     library = require("DracoPy", extra="meshes", purpose="multi-resolution meshes")
-    stream: bytes = library.encode(
-        np.ascontiguousarray(vertices, np.uint32),
-        np.ascontiguousarray(faces, np.uint32),
-        compression_level=level,
-    )
+    vertices = np.ascontiguousarray(vertices, np.uint32)
+    faces = np.ascontiguousarray(faces, np.uint32)
+    stream: bytes = library.encode(vertices, faces, compression_level=level)
+    if len(faces) > _most_faces(stream):
+        stream = library.encode(vertices, faces, compression_level=min(level, _PLAIN_LEVEL))
     return stream
+
+
+def _most_faces(stream: bytes) -> int:
+    return max(_MOST_PER_BYTE * len(stream), _ALWAYS_ALLOWED)
 
 
 def _vertices(points: npt.NDArray[Any], *, bits: int) -> Points:
@@ -130,7 +137,7 @@ def _check_header(stream: bytes) -> None:
         _skip_metadata(cursor)
     if method == _EDGEBREAKER:
         cursor.skip(1)
-    most = _MOST_PER_BYTE * len(stream) + _SPARE
+    most = _most_faces(stream)
     claimed = max(cursor.varint(), cursor.varint())
     if claimed > most:
         raise FormatError(

@@ -200,6 +200,30 @@ def test_a_draco_stream_that_claims_too_much_is_refused_before_it_is_decoded() -
             draco.decode(bytes(damaged), bits=16)
 
 
+def plane(side: int) -> tuple[np.ndarray, np.ndarray]:
+    y, x = np.mgrid[:side, :side]
+    points = np.stack([x, y, 0 * x], axis=-1).reshape(-1, 3).astype(np.uint32)
+    corner = np.arange(side * side).reshape(side, side)[:-1, :-1].ravel()
+    one = np.stack([corner, corner + 1, corner + side], axis=1)
+    other = np.stack([corner + 1, corner + side + 1, corner + side], axis=1)
+    return points, np.concatenate([one, other]).astype(np.uint32)
+
+
+def test_a_plane_that_compresses_to_next_to_nothing_is_decoded() -> None:
+    points, faces = plane(300)
+    stream = draco.encode(points, faces, level=7)
+    assert len(stream) < len(faces) / 300
+    assert len(draco.decode(stream, bits=16)[1]) == len(faces)
+
+
+def test_what_would_be_refused_is_encoded_in_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draco, "_ALWAYS_ALLOWED", 10_000)
+    points, faces = plane(100)
+    with pytest.raises(FormatError, match="claims 19602 faces"):
+        draco.decode(DracoPy.encode(points, faces, compression_level=7), bits=16)
+    assert len(draco.decode(draco.encode(points, faces, level=7), bits=16)[1]) == len(faces)
+
+
 def mutants(count: int) -> Iterator[bytes]:
     source = random.Random(4)
     whole = list(streams())
