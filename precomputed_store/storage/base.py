@@ -149,6 +149,7 @@ class ThreadedBackend(ABC):
     """Storage whose calls block: for local disks, memory and clients without coroutines."""
 
     threaded: ClassVar[bool] = True
+    has_pieces: ClassVar[bool] = False
     has_headers: ClassVar[bool] = False
     can_guard: ClassVar[bool] = True
     can_delete_if: ClassVar[bool] = True
@@ -160,6 +161,10 @@ class ThreadedBackend(ABC):
 
     @abstractmethod
     def get(self, request: Get) -> Blob | None: ...
+
+    def get_piece(self, key: str, byte_range: ByteRange, size: int) -> Buffer | None:
+        """Where `has_pieces`: see `Storage.get_piece`."""
+        return None
 
     @abstractmethod
     def put(self, request: Put) -> None: ...
@@ -181,6 +186,7 @@ class AsyncBackend(ABC):
     """Storage behind coroutines that run on fsspec's event loop only."""
 
     threaded: ClassVar[bool] = False
+    has_pieces: ClassVar[bool] = False
     has_headers: ClassVar[bool] = False
     can_guard: ClassVar[bool] = True
     can_delete_if: ClassVar[bool] = True

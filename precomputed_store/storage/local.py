@@ -15,10 +15,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from precomputed_store.cached import cached_property
+from precomputed_store.codecs.base import Buffer
 from precomputed_store.codecs.content import SUFFIXES
 from precomputed_store.concurrency import num_cores
 from precomputed_store.errors import StorageError
-from precomputed_store.storage.base import Blob, Get, Place, Put, ThreadedBackend
+from precomputed_store.storage.base import Blob, ByteRange, Get, Place, Put, ThreadedBackend
 from precomputed_store.storage.locks import LOCK_FILE, locked
 from precomputed_store.storage.pieces import OpenFile, Piece, write_pieces
 from precomputed_store.storage.update import Update, no_conditions, tries
@@ -56,6 +57,8 @@ class _Old(NamedTuple):
 
 
 class LocalBackend(ThreadedBackend):
+    has_pieces = hasattr(os, "pread")
+
     def __init__(self, place: Place) -> None:
         self.concurrency = num_cores()
         self._fsync = place.fsync
@@ -83,6 +86,23 @@ class LocalBackend(ThreadedBackend):
             raise _failed(path, error) from error
         finally:
             os.close(fd)
+
+    def get_piece(self, key: str, byte_range: ByteRange, size: int) -> Buffer | None:
+        path = self._path(key)
+        fd = self._open(path)
+        if fd is None:
+            return None
+        start, stop = byte_range
+        try:
+            found = os.fstat(fd)
+            if found.st_size != size or not stat.S_ISREG(found.st_mode):
+                return None
+            data = os.pread(fd, stop - start, start)
+        except OSError as error:
+            raise _failed(path, error) from error
+        finally:
+            os.close(fd)
+        return data if len(data) == stop - start else None
 
     def put(self, request: Put) -> None:
         path = self._path(request.key)

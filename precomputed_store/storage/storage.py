@@ -119,6 +119,11 @@ class Storage:
         return self._backend.write_concurrency
 
     @property
+    def has_pieces(self) -> bool:
+        """Whether `get_piece` ever gives anything."""
+        return self._backend.has_pieces
+
+    @property
     def has_headers(self) -> bool:
         """Whether objects carry content type, content encoding and cache headers."""
         return self._backend.has_headers
@@ -156,6 +161,18 @@ class Storage:
         if isinstance(backend, ThreadedBackend):
             return backend.get(request)
         return run_sync(backend.get(request))
+
+    def get_piece(self, key: str, byte_range: ByteRange, *, size: int) -> Buffer | None:
+        """Bytes out of an uncompressed object of just this size, if that is what is stored.
+
+        None says nothing: where objects are read as wholes, and for any other object, `get`
+        tells what there is. For threads; only local disks have pieces (`has_pieces`).
+        """
+        storage, key = _resolve(self, key)
+        backend = storage._backend
+        if not isinstance(backend, ThreadedBackend):
+            return None
+        return backend.get_piece(key, byte_range, size)
 
     async def get_async(
         self, key: str, byte_range: ByteRange | None = None, *, max_bytes: int | None = None
