@@ -26,8 +26,8 @@ from precomputed_store.mesh.fragments import (
 from precomputed_store.mesh.manifest import MAX_MANIFEST_BYTES
 from precomputed_store.metadata.mesh import MeshInfo
 from precomputed_store.object_steps import Request, Steps, plain_bytes
+from precomputed_store.shard_batch import Found
 from precomputed_store.shard_cache import forget_shard
-from precomputed_store.shard_reader import Found
 from precomputed_store.sharding import ByteRange
 from precomputed_store.storage import Blob, Storage
 

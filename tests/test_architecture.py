@@ -54,6 +54,7 @@ ENGINE = {
     "mesh_target",
     "mesh_writer",
     "object_steps",
+    "shard_batch",
     "shard_cache",
     "shard_queue",
     "shard_reader",

@@ -20,6 +20,7 @@ __all__ = [
     "ByteRange",
     "FrozenOptions",
     "Get",
+    "ObjectTooLargeError",
     "Page",
     "Place",
     "Put",
@@ -65,6 +66,10 @@ class Blob(NamedTuple):
         return hash(self[:3])
 
 
+class ObjectTooLargeError(StorageError):
+    """An object is longer than it may be, and was not read."""
+
+
 class Page(NamedTuple):
     """One answer of a listing: names of direct children, and where the next page begins."""
 
@@ -87,7 +92,9 @@ class Get:
     def check_size(self, size: int, url: str) -> None:
         """Refuse an object (or its range) of `size` bytes that is too large."""
         if self.max_bytes is not None and size > self.max_bytes:
-            raise StorageError(f"{url}: {size} bytes or more; expected at most {self.max_bytes}")
+            raise ObjectTooLargeError(
+                f"{url}: {size} bytes or more; expected at most {self.max_bytes}"
+            )
 
     def compressed(self, encoding: str, url: str) -> StorageError:
         """A range was asked for, of bytes that exist in a compressed form only."""
