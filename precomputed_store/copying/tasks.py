@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import itertools
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -19,7 +20,7 @@ from precomputed_store.engine import ChunkedArray
 from precomputed_store.errors import ChunkError, FormatError
 from precomputed_store.grid import XYZ, Box, ChunkGrid
 from precomputed_store.metadata import ShardingSpec
-from precomputed_store.shard_assembly import split_shard
+from precomputed_store.shard_assembly import ShardPlace, in_shard_order, split_shard
 from precomputed_store.shard_cache import forget_shard
 from precomputed_store.shard_writer import CONTENT_TYPE, ShardWriter
 from precomputed_store.sharding import locate, locate_many, shard_name
@@ -99,8 +100,8 @@ class ChunkCopy:
             It is empty, damaged as far as it was looked at, or cannot be encoded.
         """
         self._check(cell, blob)
-        if transcoding(self.source.scale.codec, self.writer.array.scale.codec) is not None:
-            return self._compressed(self._transcoded(cell, blob))
+        if self.source.scale.codec != self.writer.array.scale.codec:
+            return self._compressed(self._encoded(cell, blob))
         if self._stays(blob):
             return Packed(data=blob.data, content_encoding=blob.content_encoding)
         return self._compressed(self.source.unpack(cell, blob))
@@ -110,7 +111,10 @@ class ChunkCopy:
             raise self.source.chunk_error(
                 cell, FormatError("the stored object is empty (0 bytes)")
             )
-        free = self.source.scale.codec.place == "inline" and blob.content_encoding is None
+        source, target = self.source.scale.codec, self.writer.array.scale.codec
+        if source != target and transcoding(source, target) is None:
+            return  # it is going to be decoded anyway
+        free = source.place == "inline" and blob.content_encoding is None
         if self.verify or (free and blob.certain):
             self.source.decode(cell, blob)
 
@@ -131,13 +135,14 @@ class ChunkCopy:
         packed = self.writer.compress(bytes(data))
         return Packed(data=packed, content_encoding=self.writer.content_encoding)
 
-    def _transcoded(self, cell: XYZ, blob: Blob) -> bytes:
+    def _encoded(self, cell: XYZ, blob: Blob) -> bytes:
+        """A chunk in the encoding of the copy, without voxels in between where that can be."""
         source, target = self.source, self.writer.array.scale.codec
-        shape = source.chunk_shape_at(cell)
         transcode = transcoding(source.scale.codec, target)
-        assert transcode is not None
         try:
-            made = transcode(source.unpack(cell, blob), shape)
+            made = None
+            if transcode is not None:
+                made = transcode(source.unpack(cell, blob), source.chunk_shape_at(cell))
             return target.encode(source.decode(cell, blob)) if made is None else made
         except FormatError as error:
             raise source.chunk_error(cell, error) from error
@@ -206,19 +211,33 @@ def _copy_chunks(sink: ChunkCopy, cells: Sequence[XYZ]) -> None:
 
 
 def _fill_shard(sink: ChunkCopy, shard: int, cells: Sequence[XYZ]) -> None:
-    grid = sink.writer.array.grid
-    ids = {source_cell(sink.source.grid, grid, cell): grid.chunk_id(cell) for cell in cells}
-    chunks: dict[int, bytes | None] = {}
+    """Put a shard together in its own order, a group of chunks at a time."""
+    grid, writer = sink.writer.array.grid, sink.shard_writer
+    by_id = {grid.chunk_id(cell): source_cell(sink.source.grid, grid, cell) for cell in cells}
+
+    def packed() -> Iterator[tuple[ShardPlace, Buffer | None]]:
+        order = in_shard_order(writer.spec, by_id)
+        while group := list(itertools.islice(order, 16 * _concurrency(sink))):
+            chunks = _pack_group(sink, [by_id[chunk_id] for _, chunk_id in group])
+            for place in group:
+                yield place, chunks.get(by_id[place[1]])
+
+    writer.store_ordered(shard, packed())
+
+
+def _pack_group(sink: ChunkCopy, cells: Sequence[XYZ]) -> dict[XYZ, Buffer]:
+    """What is to be stored of some cells of the source, without those that are not stored."""
+    chunks: dict[XYZ, Buffer] = {}
 
     def keep(cell: XYZ, blob: Blob | None) -> None:
         if blob is not None:
-            chunks[ids[cell]] = bytes(sink.pack(cell, blob).data)
+            chunks[cell] = sink.pack(cell, blob).data
 
     async def keep_async(cell: XYZ, blob: Blob | None) -> None:
         await asyncio.get_running_loop().run_in_executor(codec_pool(), keep, cell, blob)
 
-    _each(sink, list(ids), keep, keep_async)
-    sink.shard_writer.store_chunks(shard, chunks, whole=True)
+    _each(sink, cells, keep, keep_async)
+    return chunks
 
 
 def _shard_of(writer: ShardWriter, cell: XYZ) -> int:
@@ -275,11 +294,14 @@ def _writer_of(writer: RegionWriter, packed: Packed) -> RegionWriter:
     return replace(writer, options=replace(writer.options, compress=encoding or False))
 
 
+def _concurrency(sink: ChunkCopy) -> int:
+    return max(sink.source.storage.concurrency, sink.writer.array.storage.concurrency)
+
+
 def _each(sink: ChunkCopy, cells: Sequence[XYZ], take: Take, take_async: TakeAsync) -> None:
     """Fetch cells of the source and hand each on, with as many at once as pays."""
-    source, storages = sink.source.source, (sink.source.storage, sink.writer.array.storage)
-    limit = max(storage.concurrency for storage in storages)
-    if all(storage.threaded for storage in storages):
+    source, limit = sink.source.source, _concurrency(sink)
+    if sink.source.storage.threaded and sink.writer.array.storage.threaded:
         run_batches(lambda cell: take(cell, source.fetch(cell)), cells, workers=limit)
         return
 

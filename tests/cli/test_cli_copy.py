@@ -56,7 +56,7 @@ def test_a_dry_run_says_how_each_scale_is_copied(layer: Path, tmp_path: Path) ->
     shown = run("copy", layer, tmp_path / "b", "--sharding", "auto", "--dry-run")
     assert "encoded chunks as they are (same encoding and chunks, other sharding)" in shown
     shown = run("copy", layer, tmp_path / "b", "--chunk-size", "4,4,4", "--dry-run")
-    assert "voxels, decoded and encoded again (chunks of (4, 4, 4) instead of" in shown
+    assert "encoded again block by block (chunks of (4, 4, 4) instead of" in shown
     assert not (tmp_path / "b").exists()
 
 

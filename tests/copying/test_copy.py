@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 import precomputed_store as ps
 from precomputed_store.copying import CopyPlan
+from precomputed_store.engine import ChunkedArray
 from precomputed_store.storage import Storage
 from tests.oracles import (
     cloudvolume_read,
@@ -34,6 +36,8 @@ SHARDINGS: dict[str, Any] = {
         hash="murmurhash3_x86_128", preshift_bits=1, minishard_bits=2, shard_bits=2
     ),
 }  # fmt: skip
+EMPTY_CELLS = set(itertools.product((0, 1), repeat=3))
+"""Chunks of `voxels` that hold nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +211,7 @@ def test_links_are_left_out_unless_they_are_copied(tmp_path: Path, voxels: np.nd
     assert (tmp_path / "with" / "mesh" / "deep" / "x").read_bytes() == b"fragment"
 
 
-@pytest.mark.parametrize("way", ["chunks", "shards", "voxels"])
+@pytest.mark.parametrize("way", ["chunks", "shards", "recoded", "voxels"])
 def test_a_damaged_chunk_is_never_copied_without_a_word(
     tmp_path: Path, voxels: np.ndarray, way: str
 ) -> None:
@@ -215,9 +219,41 @@ def test_a_damaged_chunk_is_never_copied_without_a_word(
     write(voxels, tmp_path / "a", sharding=sharding)
     damaged = sorted((tmp_path / "a" / "8_8_8").iterdir())[-1]
     damaged.write_bytes(damaged.read_bytes()[:-5])
-    options: dict[str, Any] = {"encoding": "png"} if way == "voxels" else {}
+    changes: dict[str, Any] = {
+        "recoded": {"encoding": "png"}, "voxels": {"chunk_size": (16, 8, 8)},
+    }  # fmt: skip
+    options = changes.get(way, {})
+    plan = ps.copy(tmp_path / "a", tmp_path / "b", dry_run=True, **options)
+    assert isinstance(plan, CopyPlan)
+    assert plan.scales[0].way == way
     with pytest.raises(ps.ChunkError, match=damaged.name):
         ps.copy(tmp_path / "a", tmp_path / "b", **options)
+
+
+@pytest.mark.parametrize("target", SHARDINGS)
+@pytest.mark.parametrize("source", SHARDINGS)
+def test_another_encoding_reads_each_chunk_once_and_holds_no_blocks_of_voxels(
+    tmp_path: Path,
+    voxels: np.ndarray,
+    source: str,
+    target: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write(voxels, tmp_path / "a", sharding=SHARDINGS[source])
+    decoded: list[Any] = []
+    original = ChunkedArray.decode
+
+    def decode(self: ChunkedArray, cell: Any, blob: Any) -> Any:
+        decoded.append(cell)
+        return original(self, cell, blob)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ChunkedArray, "decode", decode)
+        patch.setattr(ChunkedArray, "read", None)
+        ps.copy(tmp_path / "a", tmp_path / "b", encoding="png", sharding=SHARDINGS[target])
+    stored = set(ps.open_layer(tmp_path / "a").array(0).grid.cells()) - EMPTY_CELLS
+    assert sorted(decoded) == sorted(stored)
+    read_by_all(tmp_path / "b", voxels)
 
 
 def test_verify_decodes_what_would_be_copied_as_it_is(tmp_path: Path, voxels: np.ndarray) -> None:
