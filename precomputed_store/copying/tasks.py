@@ -16,14 +16,14 @@ from precomputed_store.codecs.base import Buffer, ChunkArray
 from precomputed_store.codecs.transcoding import transcoding
 from precomputed_store.concurrency import bounded, codec_pool, run_batches
 from precomputed_store.copying.plan import source_cell
+from precomputed_store.copying.removal import existing
 from precomputed_store.engine import ChunkedArray
-from precomputed_store.errors import ChunkError, FormatError
+from precomputed_store.errors import FormatError
 from precomputed_store.grid import XYZ, Box, ChunkGrid
 from precomputed_store.metadata import ShardingSpec
-from precomputed_store.shard_assembly import ShardPlace, in_shard_order, split_shard
-from precomputed_store.shard_cache import forget_shard
-from precomputed_store.shard_writer import CONTENT_TYPE, ShardWriter
-from precomputed_store.sharding import locate, locate_many, shard_name
+from precomputed_store.shard_assembly import ShardPlace, in_shard_order
+from precomputed_store.shard_writer import ShardWriter
+from precomputed_store.sharding import locate, locate_many
 from precomputed_store.storage import Blob, run_sync
 from precomputed_store.writer import ChunkWriter, RegionWriter
 from precomputed_store.writing.tasks import DONE, CoarseSink, check_shared
@@ -33,9 +33,8 @@ __all__ = [
     "ChunkCopy",
     "VoxelCopy",
     "copy_block",
-    "copy_file",
-    "copy_file_of_block",
     "copy_scattered",
+    "shard_of",
 ]
 
 _KEPT = (None, "gzip", "br", "zstd")
@@ -153,7 +152,7 @@ def copy_block(sink: ChunkCopy, index: XYZ) -> bool:
     check_shared(sink.writer.array.storage)
     cells = list(sink.writer.array.grid.cells(sink.tiling.box(index)))
     if isinstance(sink.writer, ShardWriter):
-        _fill_shard(sink, _shard_of(sink.writer, cells[0]), cells)
+        _fill_shard(sink, shard_of(sink.writer, cells[0]), cells)
     else:
         _copy_chunks(sink, cells)
     return DONE
@@ -167,33 +166,10 @@ def copy_scattered(sink: ChunkCopy, shard: int) -> bool:
     return DONE
 
 
-def copy_file_of_block(sink: ChunkCopy, index: XYZ) -> bool:
-    """Copy the shard that a block is, as it is."""
-    first = next(sink.writer.array.grid.cells(sink.tiling.box(index)))
-    return copy_file(sink, _shard_of(sink.shard_writer, first))
-
-
-def copy_file(sink: ChunkCopy, shard: int) -> bool:
-    """Copy a shard as it is, after a look at its indices."""
-    storage = sink.writer.array.storage
-    check_shared(storage)
-    writer, source = sink.shard_writer, sink.source
-    blob = source.storage.get(f"{source.scale.key}/{shard_name(writer.spec, shard)}")
-    if blob is None:
-        return DONE
-    _check_shard(sink, shard, blob)
-    storage.put(
-        writer.key(shard),
-        blob.data,
-        content_type=CONTENT_TYPE,
-        cache_control=writer.options.cache_control,
-    )
-    forget_shard(storage, writer.key(shard))
-    return DONE
-
-
 def _copy_chunks(sink: ChunkCopy, cells: Sequence[XYZ]) -> None:
     writer = sink.writer
+    if writer.keep_stored:
+        cells = _absent(writer.array, cells)
     targets = {source_cell(sink.source.grid, writer.array.grid, cell): cell for cell in cells}
 
     def store(cell: XYZ, blob: Blob | None) -> None:
@@ -208,6 +184,13 @@ def _copy_chunks(sink: ChunkCopy, cells: Sequence[XYZ]) -> None:
             await _writer_of(writer, packed).store_async(targets[cell], bytes(packed.data))
 
     _each(sink, list(targets), store, store_async)
+
+
+def _absent(array: ChunkedArray, cells: Sequence[XYZ]) -> list[XYZ]:
+    """Those of some cells whose chunks are not stored."""
+    keys = {f"{array.scale.key}/{array.grid.chunk_name(cell)}": cell for cell in cells}
+    stored = set(existing(array.storage, keys))
+    return [cell for key, cell in keys.items() if key not in stored]
 
 
 def _fill_shard(sink: ChunkCopy, shard: int, cells: Sequence[XYZ]) -> None:
@@ -240,7 +223,8 @@ def _pack_group(sink: ChunkCopy, cells: Sequence[XYZ]) -> dict[XYZ, Buffer]:
     return chunks
 
 
-def _shard_of(writer: ShardWriter, cell: XYZ) -> int:
+def shard_of(writer: ShardWriter, cell: XYZ) -> int:
+    """The shard that holds a cell's chunk."""
     return locate(writer.spec, writer.grid.chunk_id(cell)).shard
 
 
@@ -261,29 +245,6 @@ def _by_shard(grid: ChunkGrid, spec: ShardingSpec) -> tuple[npt.NDArray[Any], ..
     order = np.argsort(shards, kind="stable")
     numbers, starts = np.unique(shards[order], return_index=True)
     return order, numbers, np.append(starts, len(order))
-
-
-def _check_shard(sink: ChunkCopy, shard: int, blob: Blob) -> None:
-    """Refuse a shard whose indices are damaged; decode its chunks if that was asked for."""
-    source, writer = sink.source, sink.shard_writer
-    key = f"{source.scale.key}/{shard_name(writer.spec, shard)}"
-    try:
-        if blob.content_encoding is not None:
-            raise FormatError(f"a shard cannot be compressed ({blob.content_encoding})")
-        chunks = split_shard(blob.data, writer.spec, shard=shard, num_chunks=source.grid.num_cells)
-        strays = [i for i in chunks if source.grid.cell_of_id(i) is None] if sink.verify else []
-        if strays:
-            raise FormatError(f"chunk {strays[0]} is of no place in the volume")
-    except FormatError as error:
-        raise ChunkError(f"{source.storage.url}/{key}: {error}", key=key) from error
-
-    def check(item: tuple[int, memoryview]) -> None:
-        cell = source.grid.cell_of_id(item[0])
-        if cell is not None and (sink.verify or not len(item[1])):
-            source.decode(cell, Blob(item[1], writer.content_encoding))
-
-    workers = source.storage.concurrency if sink.verify else 1
-    run_batches(check, list(chunks.items()), workers=workers)
 
 
 def _writer_of(writer: RegionWriter, packed: Packed) -> RegionWriter:

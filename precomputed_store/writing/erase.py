@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from precomputed_store.codecs import content
@@ -53,6 +53,10 @@ class Replacement:
 
     storage: Storage
     chunks: Removal
+
+    def also(self, keys: Iterable[str]) -> Replacement:
+        """The same with more objects."""
+        return replace(self, chunks=replace(self.chunks, keys=(*self.chunks.keys, *keys)))
 
     def carry_out(self) -> None:
         """Remove `info`, so that nobody reads what is half there, then the chunks."""

@@ -65,6 +65,11 @@ def read_by_all(folder: Path, expected: np.ndarray) -> None:
     np.testing.assert_array_equal(cloudvolume_read(folder)[..., 0], expected)
 
 
+def chunks(folder: Path) -> dict[str, bytes]:
+    """Everything but `info`, which may be written in other words."""
+    return {name: data for name, data in files(folder).items() if name != "info"}
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
@@ -209,6 +214,65 @@ def test_links_are_left_out_unless_they_are_copied(tmp_path: Path, voxels: np.nd
     ps.copy(tmp_path / "a", tmp_path / "with", linked=True)
     assert json.loads((tmp_path / "with" / "info").read_text())["mesh"] == "mesh"
     assert (tmp_path / "with" / "mesh" / "deep" / "x").read_bytes() == b"fragment"
+
+
+def linked_layer(voxels: np.ndarray, folder: Path, meshes: dict[str, bytes]) -> None:
+    write(voxels, folder, layer_type="segmentation")
+    document = json.loads((folder / "info").read_text())
+    (folder / "info").write_text(json.dumps({**document, "mesh": "mesh"}))
+    for name, data in meshes.items():
+        (folder / "mesh" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "mesh" / name).write_bytes(data)
+
+
+def test_linked_objects_that_are_there_are_not_copied_again(
+    tmp_path: Path, voxels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meshes = {f"deep/{i}": bytes([i]) * 10 for i in range(40)} | {"large": bytes(3 << 20)}
+    linked_layer(voxels, tmp_path / "a", meshes)
+    (tmp_path / "a" / "provenance").write_text("{}")
+    stored: list[str] = []
+    names, allowed = ("put", "put_file"), [30]
+    originals = {name: getattr(Storage, name) for name in names}
+
+    def replacement(name: str) -> Any:
+        def store(self: Storage, key: str, *args: Any, **options: Any) -> None:
+            if key.startswith("mesh/"):
+                if not allowed[0]:
+                    raise ps.StorageError("interrupted")
+                allowed[0] -= 1
+            originals[name](self, key, *args, **options)
+            stored.append(key)
+
+        return store
+
+    with monkeypatch.context() as patch:
+        for name in names:
+            patch.setattr(Storage, name, replacement(name))
+        with pytest.raises(ps.StorageError, match="interrupted"):
+            ps.copy(tmp_path / "a", tmp_path / "b", linked=True)
+        first = set(stored)
+        stored.clear()
+        allowed[0] = 1000
+        ps.copy(tmp_path / "a", tmp_path / "b", linked=True, resume=True)
+    assert sum(key.startswith("mesh/") for key in first) == 30
+    assert not first & set(stored)
+    assert chunks(tmp_path / "b") == chunks(tmp_path / "a")
+
+
+def test_linked_folders_are_not_mixed_with_what_is_there(
+    tmp_path: Path, voxels: np.ndarray
+) -> None:
+    linked_layer(voxels, tmp_path / "a", {"1:0": b"{}"})
+    linked_layer(voxels, tmp_path / "old", {"2:0": b"{}"})
+    (tmp_path / "b" / "mesh").mkdir(parents=True)
+    (tmp_path / "b" / "mesh" / "mine").write_bytes(b"")
+    for mode in ("w-", "w"):
+        with pytest.raises(FileExistsError, match=r"mesh/mine.*already"):
+            ps.copy(tmp_path / "a", tmp_path / "b", linked=True, mode=mode)  # type: ignore[arg-type]
+    assert files(tmp_path / "b") == {"mesh/mine": b""}
+    ps.copy(tmp_path / "a", tmp_path / "old", linked=True, mode="w")
+    assert chunks(tmp_path / "old") == chunks(tmp_path / "a")
 
 
 @pytest.mark.parametrize("way", ["chunks", "shards", "recoded", "voxels"])
