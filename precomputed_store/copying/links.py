@@ -91,11 +91,11 @@ def old_objects(target: Storage, folders: Iterable[str], *, linked: Iterable[str
     for folder in folders:
         stored = list_tree(target, folder)
         if folder in replaced:
-            found += stored
+            found += [key for key, _ in stored]
         elif (first := next(stored, None)) is not None:
             raise FileExistsError(
-                f"{target.url}/{first}: there are objects in {folder!r} already, which would be "
-                "mixed with those that are copied: move them away, or copy without linked=True"
+                f"{target.url}/{first[0]}: there are objects in {folder!r} already, which would "
+                "be mixed with those that are copied: move them away, or copy without linked=True"
             )
     return found
 
