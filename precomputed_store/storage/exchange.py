@@ -6,6 +6,7 @@ announced, within a limit, after few redirects.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -115,7 +116,8 @@ async def _follow(
         call.method,
         call.url,
         headers=call.headers,
-        data=call.data,
+        # From a file, as it were: the loop does other things while much is sent.
+        data=None if call.data is None else io.BytesIO(call.data),
         allow_redirects=False,
         auto_decompress=False,
         **options,

@@ -60,8 +60,8 @@ def list_objects(storage: Storage, folder: str) -> Iterator[StoredObject]:
     if path is not None:
         yield from _local_objects(path)
         return
-    for name in storage.list_names(folder):
-        yield StoredObject(name, name)
+    for name, num_bytes in storage.list_sizes(folder):
+        yield StoredObject(name, name, num_bytes)
 
 
 def _local_objects(folder: str) -> Iterator[StoredObject]:

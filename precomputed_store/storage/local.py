@@ -19,9 +19,17 @@ from precomputed_store.codecs.base import Buffer
 from precomputed_store.codecs.content import SUFFIXES
 from precomputed_store.concurrency import num_cores
 from precomputed_store.errors import StorageError
-from precomputed_store.storage.base import Blob, ByteRange, Get, Place, Put, ThreadedBackend
+from precomputed_store.storage.base import (
+    Blob,
+    ByteRange,
+    Get,
+    Place,
+    Put,
+    Stat,
+    ThreadedBackend,
+)
 from precomputed_store.storage.locks import LOCK_FILE, locked
-from precomputed_store.storage.pieces import OpenFile, Piece, write_pieces
+from precomputed_store.storage.pieces import OpenFile, Piece, PutFile, write_pieces
 from precomputed_store.storage.update import Update, no_conditions, tries
 from precomputed_store.url import local_path
 
@@ -58,6 +66,7 @@ class _Old(NamedTuple):
 
 class LocalBackend(ThreadedBackend):
     has_pieces = hasattr(os, "pread")
+    has_files = hasattr(os, "pread")
 
     def __init__(self, place: Place) -> None:
         self.concurrency = num_cores()
@@ -104,10 +113,29 @@ class LocalBackend(ThreadedBackend):
             os.close(fd)
         return data if len(data) == stop - start else None
 
+    def open_file(self, key: str) -> OpenFile | None:
+        """The file of an object, which is to be closed."""
+        found = self._find(self._path(key))
+        if found is None:
+            return None
+        try:
+            return _opened(*found, Get(key=key))
+        except BaseException:
+            os.close(found[0])
+            raise
+
     def put(self, request: Put) -> None:
+        self._store(request, [request.data])
+
+    def put_file(self, request: PutFile) -> None:
+        self._store(request, [(0, request.file.size)], request.file)
+
+    def _store(
+        self, request: Put | PutFile, pieces: Sequence[Piece], old: OpenFile | None = None
+    ) -> None:
         path = self._path(request.key)
         target = _target(path, request.content_encoding)
-        with self._complete(path, [request.data]) as temporary, locked(os.path.dirname(path)):
+        with self._complete(path, pieces, old) as temporary, locked(os.path.dirname(path)):
             os.replace(temporary, target)
             self._remove(path, keep=target)
 
@@ -211,6 +239,15 @@ class LocalBackend(ThreadedBackend):
             return False
         os.close(found[0])
         return True
+
+    def stat(self, key: str) -> Stat | None:
+        found = self._find(self._path(key))
+        if found is None:
+            return None
+        fd, _, encoding = found
+        status = os.fstat(fd)
+        os.close(fd)
+        return Stat(status.st_size, encoding) if stat.S_ISREG(status.st_mode) else None
 
     def names(self) -> Iterator[str]:
         folder = self._folder
