@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from precomputed_store.errors import FormatError, UnsupportedError
 from precomputed_store.metadata import Scale
-from precomputed_store.metadata.skeleton import SpatialIndexSpec
+from precomputed_store.metadata.spatial_index import SpatialIndexSpec
 
 __all__ = ["Boxes", "Cell", "SpatialGrid", "box_of_name", "decode_cell", "encode_cell", "meets"]
 
@@ -92,8 +92,13 @@ class SpatialGrid:
         if box is None:
             yield from itertools.product(*map(range, self.shape))
             return
-        low, high = self._cells_of(np.asarray(box, dtype=np.float64)).tolist()
+        low, high = self.corner_cells(box)
         yield from itertools.product(*(range(a, b + 1) for a, b in zip(low, high, strict=True)))
+
+    def corner_cells(self, box: ArrayLike) -> tuple[Cell, Cell]:
+        """The least and the greatest cell that a box meets."""
+        low, high = map(tuple, self._cells_of(np.asarray(box, dtype=np.float64)).tolist())
+        return low, high
 
     def boxes(
         self, vertices: NDArray[np.float32], elements: NDArray[Any]
