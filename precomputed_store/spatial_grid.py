@@ -6,6 +6,7 @@ cell is one JSON file, named after its box in nm, that maps ids to boxes.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -188,7 +189,27 @@ def decode_cell(data: bytes) -> Boxes:
         raise FormatError(f"not JSON: {error}") from error
     if not isinstance(document, dict):
         raise FormatError(f"expected an object of ids, got {type(document).__name__}")
+    if _is_sound(document):
+        return dict(zip(map(int, document), map(tuple, document.values()), strict=True))
     return {_id(key): _box(key, value) for key, value in document.items()}
+
+
+def _is_sound(document: dict[str, Any]) -> bool:
+    """Whether all is well, told faster than one by one; False if it is not known."""
+    digits = "".join(document)
+    values = document.values()
+    if not (
+        digits.isascii() and digits.isdecimal() and all(0 < len(key) < 20 for key in document)
+    ):
+        return False
+    if not ({*map(type, values)} == {list} and {*map(len, values)} == {6}):
+        return False
+    corners = list(itertools.chain.from_iterable(values))
+    if not {*map(type, corners)} <= {int, float}:
+        return False
+    with contextlib.suppress(OverflowError):
+        return bool((np.abs(np.array(corners, np.float64)) < 1e300).all())
+    return False
 
 
 def _id(key: str) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from precomputed_store.codecs import content
 from precomputed_store.codecs.base import Buffer
-from precomputed_store.concurrency import bounded
+from precomputed_store.concurrency import bounded, run_batches
 from precomputed_store.errors import FormatError, MetadataError, ObjectError
 from precomputed_store.metadata import Scale, VolumeInfo
 from precomputed_store.metadata.document import MAX_BYTES
@@ -178,11 +178,17 @@ class SpatialIndex:
     def _fetch(self, names: Sequence[str]) -> dict[str, Boxes]:
         found: dict[str, Boxes] = {}
 
-        async def fetch(name: str) -> None:
+        def fetch(name: str) -> None:
+            found[name] = self._boxes(name, self.storage.get(name, max_bytes=_MOST_BYTES))
+
+        async def fetch_async(name: str) -> None:
             stored = await self.storage.get_async(name, max_bytes=_MOST_BYTES)
             found[name] = self._boxes(name, stored)
 
-        self._each(names, fetch)
+        if self.storage.threaded:
+            run_batches(fetch, names, workers=self.storage.concurrency)
+        else:
+            self._each(names, fetch_async)
         return found
 
     def _each(self, items: Sequence[T], function: Callable[[T], Awaitable[None]]) -> None:

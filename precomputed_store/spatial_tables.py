@@ -8,8 +8,9 @@ CloudVolume made, our columns are missing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,17 @@ from precomputed_store.spatial_index import CellFile
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, MetaData, Select, Table
 
-__all__ = ["BOX", "FILES", "GRID", "ROWS", "Tables", "grid_of", "grid_row", "insert"]
+__all__ = [
+    "BOX",
+    "FILES",
+    "GRID",
+    "ROWS",
+    "Tables",
+    "current_tables",
+    "grid_of",
+    "grid_row",
+    "insert",
+]
 
 FILES, ROWS, GRID = "index_files", "file_lookup", "spatial_grid"
 _CELL = ("x", "y", "z")
@@ -105,18 +116,18 @@ class Tables:
         return select(self.rows.c.label).distinct()
 
     def labels_meeting(
-        self, box: NDArray[np.float64], cells: tuple[Cell, Cell] | None, *, untyped: bool
+        self, box: NDArray[np.float64], cells: tuple[Cell, Cell] | None, *, sqlite: bool
     ) -> Select[Any]:
-        """Labels of rows whose boxes, corners included, meet a half-open one of shape (2, 3).
+        """Labels of rows whose boxes, corners included, meet a half-open one.
 
         Parameters
         ----------
         box : array (2, 3)
         cells : pair of Cell, or None
             Least and greatest one to look into; None for all.
-        untyped : bool
-            Whether columns may hold other things than numbers, as in SQLite. Such rows give
-            a label of None.
+        sqlite : bool
+            Its columns may hold other things than numbers: such rows give a label of None.
+            And labels may come several times, as it is slow at telling them apart.
         """
         from sqlalchemy import and_, case, func, null, or_, select
 
@@ -127,12 +138,14 @@ class Tables:
             *(rows[name] >= low[axis] for axis, name in enumerate(BOX[3:])),
         )
         label: ColumnElement[Any] = rows.label
-        if untyped:
+        if sqlite:
             # The greatest is NULL if one is, and text or bytes if one is.
             kind = func.typeof(func.max(*(rows[name] for name in BOX)))
             typed = kind.in_(["real", "integer"])
             label, meets = case((typed, rows.label), else_=null()), or_(meets, ~typed)
-        statement = select(label).distinct().where(meets)
+        statement = select(label).where(meets)
+        if not sqlite:
+            statement = statement.distinct()
         if cells is None:
             return statement
         joined = statement.join_from(self.files, self.rows, files.id == rows.fid)
@@ -149,6 +162,12 @@ class Tables:
 
         columns = (self.files.c[name] for name in _CELL)
         return and_(*(c.between(a, b) for c, a, b in zip(columns, low, high, strict=True)))
+
+
+@cache
+def current_tables() -> Tables:
+    """The tables of an index that is complete; statements on them are compiled once."""
+    return Tables.named()
 
 
 def grid_row(grid: SpatialGrid) -> tuple[float, ...]:
@@ -169,11 +188,11 @@ def grid_of(row: Sequence[Any]) -> SpatialGrid:
     return SpatialGrid(spec=spec, start=tuple(row[:3]), stop=tuple(row[3:6]))
 
 
-def _rows(number: int, boxes: Boxes, *, signed: bool) -> Iterator[tuple[Any, ...]]:
+def _rows(number: int, boxes: Boxes, *, signed: bool) -> list[tuple[Any, ...]]:
     """Rows of `file_lookup` for a file, in the order of the table."""
-    for label in sorted(boxes):
-        stored = label - _UNSIGNED if signed and label >= _SIGNED else label
-        yield number, stored, *map(float, boxes[label])
+    if signed and max(boxes, default=0) >= _SIGNED:
+        boxes = {i - _UNSIGNED if i >= _SIGNED else i: box for i, box in boxes.items()}
+    return [(number, label, *map(float, boxes[label])) for label in sorted(boxes)]
 
 
 def insert(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:

@@ -62,6 +62,7 @@ class Database:
         text = os.fspath(address)
         if not isinstance(text, str) or not text:
             raise ValueError(f"database is {address!r}; expected a path or a URL of SQLAlchemy")
+        _check_installed()
         if "://" not in text:
             return cls(os.path.abspath(text))
         url = _parse(text)
@@ -179,14 +180,19 @@ class Database:
             raise StorageError(f"{self}: {error}") from error
 
 
-def _parse(text: str) -> URL:
+def _check_installed() -> None:
     try:
-        from sqlalchemy import make_url
-        from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+        import sqlalchemy  # noqa: F401
     except ModuleNotFoundError as error:
         raise UnsupportedError(
             "databases need SQLAlchemy: pip install 'precomputed-store[database]'"
         ) from error
+
+
+def _parse(text: str) -> URL:
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
     try:
         url = make_url(text)
         url.get_dialect()
@@ -195,9 +201,9 @@ def _parse(text: str) -> URL:
             f"{text.partition('://')[0]}:// is unknown; expected for instance "
             "postgresql+pg8000:// or mysql+pymysql://"
         ) from error
-    except ArgumentError as error:
-        # Not the text: there may be a password in it.
-        raise ValueError("database: expected a path, or a URL of SQLAlchemy") from error
+    except (ArgumentError, ValueError):
+        # Neither the text nor the cause: there may be a password in them.
+        raise ValueError("database: expected a path, or a URL of SQLAlchemy") from None
     return url
 
 
