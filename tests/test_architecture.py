@@ -43,6 +43,7 @@ ISOLATED = {"_decoder_process", "_decoder_worker", "_shared_memory"}
 ENGINE = {
     "chunk_source",
     "engine",
+    "indexed_source",
     "info_edits",
     "keyed_reader",
     "keyed_spool",
@@ -60,7 +61,9 @@ ENGINE = {
     "shard_reader",
     "shard_source",
     "shard_writer",
+    "spatial_database",
     "spatial_index",
+    "spatial_tables",
     "validation",
     "writer",
 }
@@ -130,6 +133,8 @@ HEAVY = [
     "click",
     "networkx",
     "scipy",
+    "sqlalchemy",
+    "sqlite3",
 ]
 NATIVE = ["compressed_segmentation", "compresso", "fpzip", "crackle", "simplejpeg", "imagecodecs"]
 MESH = ["DracoPy", "trimesh", "fast_simplification"]
