@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
-__all__ = ["bounded", "change_pool", "codec_pool", "run_batches"]
+__all__ = ["bounded", "change_pool", "codec_pool", "run_batches", "share_out"]
 
 T = TypeVar("T")
 
@@ -106,6 +106,43 @@ def _do_while_brief(function: Callable[[T], object], items: Sequence[T]) -> int:
         if took > _LONG_ITEM_SECONDS or took * (len(items) - done) > _LONG_WORK_SECONDS:
             return done
     return len(items)
+
+
+def share_out(function: Callable[[T], object], items: Sequence[T], *, least: int) -> None:
+    """Call `function` on every item, here and on whatever threads for codecs have nothing to do.
+
+    May be called from one of these threads, too: nothing is waited for but what has begun.
+    The first exception is raised when nothing is under way any more.
+
+    Parameters
+    ----------
+    function : callable
+    items : sequence
+    least : int
+        For how many items it is worth to ask for another thread's help.
+    """
+    pending = iter(items)
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            for item in pending:
+                if stop.is_set():
+                    return
+                function(item)
+        except BaseException:
+            stop.set()
+            raise
+
+    num_helpers = min(num_cores(), len(items) // least) - 1
+    helpers = [codec_pool().submit(work) for _ in range(num_helpers)]
+    try:
+        work()
+    finally:
+        begun = [helper for helper in helpers if not helper.cancel()]
+        wait(begun)
+    for helper in begun:
+        helper.result()
 
 
 def _submit(

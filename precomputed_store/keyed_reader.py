@@ -214,6 +214,10 @@ class KeyedReader:
         )
         return sorted(number for number in numbers if shard_name(sharding, number) in names)
 
+    def shard_key(self, shard: int) -> str:
+        """The object of storage that is a shard, by its number."""
+        return self._shards.key(ShardLocation(shard, 0))
+
     def _shards_by_trying(self, count: int) -> list[int]:
         found: list[int] = []
 
