@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from precomputed_store.errors import StorageError
 from precomputed_store.storage import Storage
-from precomputed_store.storage.local import is_temporary, logical_name
+from precomputed_store.storage.local_files import is_temporary, logical_name
 from precomputed_store.storage.locks import LOCK_FILE
 from precomputed_store.url import local_path
 

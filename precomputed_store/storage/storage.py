@@ -387,7 +387,7 @@ class Storage:
         int
             Number of files removed; 0 for other storages, which have none.
         """
-        from precomputed_store.storage.local import sweep_temporaries
+        from precomputed_store.storage.local_files import sweep_temporaries
 
         folder = local_path(self.child(prefix).url)
         return 0 if folder is None else sweep_temporaries(folder, older_than_s=older_than_s)
