@@ -35,7 +35,7 @@ _PUBLIC = {
     "Skeleton": "skeleton",
     "SkeletonInfo": "metadata.skeleton",
     "SkeletonSource": "skeleton_source",
-    "SpatialIndexSpec": "metadata.skeleton",
+    "SpatialIndexSpec": "metadata",
     "StorageError": "errors",
     "UnsupportedError": "errors",
     "VertexAttribute": "metadata.skeleton",
@@ -105,11 +105,11 @@ if TYPE_CHECKING:
         MeshInfo as MeshInfo,
         Scale as Scale,
         ShardingSpec as ShardingSpec,
+        SpatialIndexSpec as SpatialIndexSpec,
         VolumeInfo as VolumeInfo,
     )
     from precomputed_store.metadata.skeleton import (
         SkeletonInfo as SkeletonInfo,
-        SpatialIndexSpec as SpatialIndexSpec,
         VertexAttribute as VertexAttribute,
     )
     from precomputed_store.shard_shape import ShardTarget as ShardTarget

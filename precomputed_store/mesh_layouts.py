@@ -20,7 +20,7 @@ from precomputed_store.mesh.manifest import MAX_MANIFEST_BYTES
 from precomputed_store.mesh_pieces import ManifestPieces, Wanted, check_version, mesh_error
 from precomputed_store.metadata.mesh import MeshInfo
 from precomputed_store.object_steps import Request, Steps, plain_bytes
-from precomputed_store.shard_reader import Found
+from precomputed_store.shard_batch import Found
 from precomputed_store.sharding import ByteRange, shard_index_bytes
 from precomputed_store.storage import Storage
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from precomputed_store.errors import ObjectError, UnsupportedError, VolumeNotFoundError
+from precomputed_store.indexed_source import IndexedSource
 from precomputed_store.keyed_reader import check_id
 from precomputed_store.mesh import Manifest, Mesh, NmBox
 from precomputed_store.mesh_layouts import (
@@ -42,7 +44,7 @@ class MissingMeshError(ObjectError, KeyError):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class MeshSource:
+class MeshSource(IndexedSource):
     """The meshes of a folder, by segment id.
 
     ``source[segment_id]`` is a `Mesh`, ``segment_id in source`` tells whether there is one,
@@ -177,6 +179,15 @@ class MeshSource:
         if deduplicate:
             return {one: mesh.deduplicate() for one, mesh in meshes.items()}
         return meshes
+
+    def query(
+        self, box_nm: ArrayLike, *, lod: int = 0, index: str | os.PathLike[str] | None = None
+    ) -> dict[int, Mesh]:
+        """The whole meshes that a box meets; see `query_ids`.
+
+        Indices may name segments too small for a mesh; those are left out.
+        """
+        return self.get(self.query_ids(box_nm, index=index), lod=lod, missing="omit")
 
     def manifest(self, segment_id: int) -> Manifest:
         """Levels of detail and fragments of a multi-resolution mesh.

@@ -11,18 +11,18 @@ from numpy.typing import ArrayLike
 
 from precomputed_store.codecs import content
 from precomputed_store.errors import FormatError, ObjectError, VolumeNotFoundError
+from precomputed_store.indexed_source import IndexedSource
 from precomputed_store.keyed_reader import KeyedReader
 from precomputed_store.metadata.document import MAX_BYTES
 from precomputed_store.metadata.skeleton import SkeletonInfo
 from precomputed_store.skeleton import Skeleton, decode_skeleton
-from precomputed_store.spatial_index import SpatialIndex, grid_above
 from precomputed_store.storage import Blob, Storage, open_storage
 
 __all__ = ["SkeletonSource", "open_skeletons", "parse_skeleton_info", "skeletons_in"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SkeletonSource:
+class SkeletonSource(IndexedSource):
     """Skeletons by segment id: ``source[720575940]``.
 
     Attributes
@@ -87,46 +87,14 @@ class SkeletonSource:
             raise KeyError(f"{self.storage.url}: no skeleton of {shown}{more}")
         return {i: self._decode(i, data) for i, data in found.items() if data is not None}
 
-    def query_ids(self, box_nm: ArrayLike) -> list[int]:
-        """Ids of the segments that a box meets, by the spatial index.
-
-        Parameters
-        ----------
-        box_nm : array-like (2, 3)
-            Least and greatest x, y, z in nm, half-open.
-
-        Raises
-        ------
-        ValueError
-            There is no spatial index, or `box_nm` is no box.
-        ObjectError
-            The index is damaged or incomplete.
-        """
-        return self.spatial_index.query(box_nm)
-
-    def query(self, box_nm: ArrayLike) -> dict[int, Skeleton]:
+    def query(
+        self, box_nm: ArrayLike, *, index: str | os.PathLike[str] | None = None
+    ) -> dict[int, Skeleton]:
         """The whole skeletons that a box meets; see `query_ids`.
 
         Indices may name segments too small for a skeleton; those are left out.
         """
-        return self.get(self.query_ids(box_nm), missing="omit")
-
-    @property
-    def spatial_index(self) -> SpatialIndex:
-        """The spatial index.
-
-        Raises
-        ------
-        ValueError
-            There is none.
-        """
-        spec = self.info.spatial_index
-        if spec is None:
-            raise ValueError(
-                f"{self.storage.url}: info names no spatial index; see spatial_index of "
-                "write_skeletons"
-            )
-        return SpatialIndex(storage=self.storage, grid=grid_above(self.storage, spec))
+        return self.get(self.query_ids(box_nm, index=index), missing="omit")
 
     @property
     def reader(self) -> KeyedReader:

@@ -12,7 +12,8 @@ from precomputed_store.info_edits import edit_info
 from precomputed_store.keyed_reader import check_id
 from precomputed_store.keyed_writer import Keyed, KeyedWriter
 from precomputed_store.metadata import ShardingSpec, VolumeInfo
-from precomputed_store.metadata.skeleton import SkeletonInfo, SpatialIndexSpec, VertexAttribute
+from precomputed_store.metadata.skeleton import SkeletonInfo, VertexAttribute
+from precomputed_store.metadata.spatial_index import SpatialIndexSpec
 from precomputed_store.skeleton import Skeleton, as_skeleton, encode_skeleton
 from precomputed_store.skeleton_layout import Layout
 from precomputed_store.skeleton_source import SkeletonSource, skeletons_in

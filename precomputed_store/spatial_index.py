@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from precomputed_store.codecs import content
 from precomputed_store.codecs.base import Buffer
-from precomputed_store.concurrency import bounded
+from precomputed_store.concurrency import bounded, run_batches
 from precomputed_store.errors import FormatError, MetadataError, ObjectError
 from precomputed_store.metadata import Scale, VolumeInfo
 from precomputed_store.metadata.document import MAX_BYTES
-from precomputed_store.metadata.skeleton import SpatialIndexSpec
+from precomputed_store.metadata.spatial_index import SpatialIndexSpec
 from precomputed_store.spatial_grid import (
     Boxes,
     Cell,
@@ -28,12 +29,29 @@ from precomputed_store.spatial_grid import (
 )
 from precomputed_store.storage import Blob, Storage, Update, run_sync
 
-__all__ = ["SpatialIndex", "default_spec", "grid_above", "layer_above"]
+__all__ = [
+    "CellFile",
+    "SpatialIndex",
+    "checked_box",
+    "default_spec",
+    "grid_above",
+    "layer_above",
+]
 
 T = TypeVar("T")
 
 _MOST_BYTES = 1 << 28
 _VOXELS_PER_CELL = 512
+_FIRST_FILES = 8
+_MOST_FILES = 512
+
+
+class CellFile(NamedTuple):
+    """A file of the index; the cell is None where it is not known."""
+
+    name: str
+    cell: Cell | None
+    boxes: Boxes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +83,31 @@ class SpatialIndex:
         ObjectError
             A file of the index is damaged or missing.
         """
-        box = _box(box_nm)
-        names = list(self._names(box))
-        found = self._fetch(names)
-        return sorted({i for boxes in found for i, each in boxes.items() if meets(each, box)})
+        box = checked_box(box_nm)
+        found = self._fetch([name for name, _ in self._files(box)])
+        return sorted(
+            {i for boxes in found.values() for i, each in boxes.items() if meets(each, box)}
+        )
+
+    def read(self, *, at_once: int = 100_000) -> Iterator[list[CellFile]]:
+        """Every file, several at a time.
+
+        Parameters
+        ----------
+        at_once : int
+            Ids to hold at a time; a file may have more.
+
+        Raises
+        ------
+        ObjectError
+            A file of the index is damaged or missing.
+        """
+        files, size = self._files(), _FIRST_FILES
+        while part := list(itertools.islice(files, size)):
+            found = self._fetch([name for name, _ in part])
+            yield [CellFile(name, cell, found[name]) for name, cell in part]
+            mean = sum(map(len, found.values())) / len(part)
+            size = round(min(_MOST_FILES, max(1, at_once / max(mean, 1))))
 
     def write(self, boxes: Mapping[Cell, Boxes]) -> None:
         """Store every cell anew."""
@@ -128,21 +167,28 @@ class SpatialIndex:
             raise ValueError(f"{self.storage.url}: there is no layer that the index belongs to")
         return self.grid
 
-    def _names(self, box: NDArray[np.float64]) -> Sequence[str]:
+    def _files(self, box: ArrayLike | None = None) -> Iterator[tuple[str, Cell | None]]:
+        """Names and cells of the files that may tell of a box, or all."""
         if self.grid is not None:
-            return [self.grid.name(cell) for cell in self.grid.cells(box)]
+            yield from ((self.grid.name(cell), cell) for cell in self.grid.cells(box))
+            return
         # Of cells at the border, what they hold may lie beyond.
-        named = {name: box_of_name(name) for name in self.storage.list_names()}
-        return [name for name, cell in named.items() if cell is not None]
+        yield from ((name, None) for name in self.storage.list_names() if box_of_name(name))
 
-    def _fetch(self, names: Sequence[str]) -> list[Boxes]:
-        found: list[Boxes] = []
+    def _fetch(self, names: Sequence[str]) -> dict[str, Boxes]:
+        found: dict[str, Boxes] = {}
 
-        async def fetch(name: str) -> None:
+        def fetch(name: str) -> None:
+            found[name] = self._boxes(name, self.storage.get(name, max_bytes=_MOST_BYTES))
+
+        async def fetch_async(name: str) -> None:
             stored = await self.storage.get_async(name, max_bytes=_MOST_BYTES)
-            found.append(self._boxes(name, stored))
+            found[name] = self._boxes(name, stored)
 
-        self._each(names, fetch)
+        if self.storage.threaded:
+            run_batches(fetch, names, workers=self.storage.concurrency)
+        else:
+            self._each(names, fetch_async)
         return found
 
     def _each(self, items: Sequence[T], function: Callable[[T], Awaitable[None]]) -> None:
@@ -220,7 +266,8 @@ def default_spec(storage: Storage) -> SpatialIndexSpec:
     return SpatialIndexSpec(resolution=(x, y, z), chunk_size=(dx, dy, dz))
 
 
-def _box(box_nm: ArrayLike) -> NDArray[np.float64]:
+def checked_box(box_nm: ArrayLike) -> NDArray[np.float64]:
+    """A box of shape (2, 3), or a `ValueError`."""
     box = np.asarray(box_nm, dtype=np.float64)
     if box.shape != (2, 3) or not (box[0] < box[1]).all():
         raise ValueError(

@@ -43,6 +43,7 @@ ISOLATED = {"_decoder_process", "_decoder_worker", "_shared_memory"}
 ENGINE = {
     "chunk_source",
     "engine",
+    "indexed_source",
     "info_edits",
     "keyed_reader",
     "keyed_spool",
@@ -57,12 +58,15 @@ ENGINE = {
     "mesh_writer",
     "mesh_writing",
     "object_steps",
+    "shard_batch",
     "shard_cache",
     "shard_queue",
     "shard_reader",
     "shard_source",
     "shard_writer",
+    "spatial_database",
     "spatial_index",
+    "spatial_tables",
     "validation",
     "writer",
 }
@@ -132,6 +136,8 @@ HEAVY = [
     "click",
     "networkx",
     "scipy",
+    "sqlalchemy",
+    "sqlite3",
 ]
 NATIVE = ["compressed_segmentation", "compresso", "fpzip", "crackle", "simplejpeg", "imagecodecs"]
 MESH = ["DracoPy", "trimesh", "fast_simplification"]

@@ -1,4 +1,4 @@
-"""``precomputed mesh``: making, getting, listing and removing meshes."""
+"""``precomputed mesh``: making, getting, listing, indexing and removing meshes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import click
 
 import precomputed_store as ps
-from precomputed_store.cli.options import Numbers, storage_option
+from precomputed_store.cli.options import Numbers, box_options, queried_ids, storage_option
 from precomputed_store.cli.pyramid import read_sharding, sharding_option
 from precomputed_store.cli.region import read_scale
 from precomputed_store.cli.scheduler import scheduler, scheduler_options
@@ -37,7 +37,7 @@ class _Lods(click.ParamType[Any]):
 
 @click.group()
 def command() -> None:
-    """Meshes of a segmentation: make, get, ls, rm."""
+    """Meshes of a segmentation: make, get, ls, index, rm."""
 
 
 @command.command()
@@ -127,11 +127,29 @@ def get(url: str, ids: tuple[int, ...], **options: Any) -> None:
 
 @command.command()
 @click.argument("url")
+@box_options
 @storage_option
-def ls(url: str, storage_options: dict[str, Any]) -> None:
+def ls(url: str, box: Any, index: str | None, storage_options: dict[str, Any]) -> None:
     """List the segments that have a mesh, one a line."""
-    for segment_id in ps.open_meshes(url, storage_options=storage_options or None).ids():
+    source = ps.open_meshes(url, storage_options=storage_options or None)
+    found = queried_ids(source, box, index)
+    for segment_id in source.ids() if found is None else found:
         click.echo(segment_id)
+
+
+@command.command()
+@click.argument("url")
+@click.argument("database")
+@click.option("--progress/--no-progress", default=None, help="Default: on a terminal.")
+@storage_option
+def index(url: str, database: str, **options: Any) -> None:
+    """Copy the spatial index into DATABASE, for 'ls --box --index'.
+
+    DATABASE is a file of SQLite or a URL of SQLAlchemy; an index there is replaced.
+    """
+    shown = sys.stderr.isatty() if options["progress"] is None else options["progress"]
+    source = ps.open_meshes(url, storage_options=options["storage_options"] or None)
+    source.save_index(database, progress=shown)
 
 
 @command.command()

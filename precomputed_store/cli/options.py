@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from precomputed_store.indexed_source import IndexedSource
 
 __all__ = [
     "JsonOrText",
     "Numbers",
+    "box_options",
     "json_option",
     "key_value_option",
+    "queried_ids",
     "root_option",
     "storage_option",
     "url_options",
@@ -148,6 +153,33 @@ def url_options(function: Function) -> Function:
     ):
         function = decorate(function)
     return function
+
+
+def box_options(function: Function) -> Function:
+    """Give a command the parameters `box` and `index`, for queries of a spatial index."""
+    for decorate in (
+        click.option(
+            "--index",
+            metavar="DATABASE",
+            help="Ask this database, made by 'index', rather than the files of the index.",
+        ),
+        click.option(
+            "--box",
+            type=Numbers("X0,Y0,Z0,X1,Y1,Z1"),
+            help="Only those that meet this box in nm, by the spatial index.",
+        ),
+    ):
+        function = decorate(function)
+    return function
+
+
+def queried_ids(source: IndexedSource, box: Any, index: str | None) -> list[int] | None:
+    """Ids by the options of `box_options`; None without a box."""
+    if box is not None:
+        return source.query_ids([box[:3], box[3:]], index=index)
+    if index is not None:
+        raise click.UsageError("--index is for queries by --box")
+    return None
 
 
 def json_option(function: Function) -> Function:

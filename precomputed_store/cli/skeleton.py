@@ -10,7 +10,13 @@ from typing import Any
 
 import click
 
-from precomputed_store.cli.options import Numbers, json_option, storage_option
+from precomputed_store.cli.options import (
+    Numbers,
+    box_options,
+    json_option,
+    queried_ids,
+    storage_option,
+)
 from precomputed_store.cli.swc_folder import SwcFolder, write_swc_file
 from precomputed_store.cli.text import count, print_json
 from precomputed_store.errors import MetadataError, VolumeNotFoundError
@@ -48,18 +54,15 @@ def command() -> None:
 
 @command.command()
 @click.argument("url")
-@click.option(
-    "--box",
-    type=Numbers("X0,Y0,Z0,X1,Y1,Z1"),
-    help="Only those that meet this box in nm, by the spatial index.",
-)
+@box_options
 @json_option
 @storage_option
-def ls(url: str, box: Any, as_json: bool, storage_options: dict[str, Any]) -> None:
+def ls(url: str, box: Any, index: str | None, **options: Any) -> None:
     """List the segment ids that have a skeleton."""
-    source = _open(url, storage_options)
-    ids = source.ids() if box is None else iter(source.query_ids([box[:3], box[3:]]))
-    if as_json:
+    source = _open(url, options["storage_options"])
+    found = queried_ids(source, box, index)
+    ids = source.ids() if found is None else found
+    if options["as_json"]:
         # As text: JavaScript rounds numbers beyond 2**53.
         print_json([str(segment_id) for segment_id in ids])
         return
@@ -111,6 +114,24 @@ def rm(url: str, ids: tuple[int, ...], yes: bool, storage_options: dict[str, Any
         click.confirm(f"Remove {what} from {source.storage.url}?", abort=True, err=True)
     delete_skeletons(source.storage.url, stored, storage_options=storage_options or None)
     click.echo(f"removed {count(len(stored), 'skeleton')}")
+
+
+@command.command()
+@click.argument("url")
+@click.argument("database")
+@_progress_option
+@storage_option
+def index(url: str, database: str, **options: Any) -> None:
+    """Copy the spatial index into DATABASE, for 'ls --box --index'.
+
+    DATABASE is a file of SQLite or a URL of SQLAlchemy; an index there is replaced.
+
+    \b
+    precomputed skeleton index gs://bucket/layer index.db
+    precomputed skeleton index layer postgresql+pg8000://user@host/name
+    """
+    shown = sys.stderr.isatty() if options["progress"] is None else options["progress"]
+    _open(url, options["storage_options"]).save_index(database, progress=shown)
 
 
 @command.command()

@@ -8,7 +8,8 @@ from precomputed_store.metadata.mesh import MeshInfo
 from precomputed_store.metadata.scale import DamagedScale, Scale
 from precomputed_store.metadata.selector import ScaleSelector, describe_scales
 from precomputed_store.metadata.sharding import ShardingSpec
-from precomputed_store.metadata.skeleton import SkeletonInfo, SpatialIndexSpec, VertexAttribute
+from precomputed_store.metadata.skeleton import SkeletonInfo, VertexAttribute
+from precomputed_store.metadata.spatial_index import SpatialIndexSpec
 from precomputed_store.metadata.volume import VolumeInfo, redirect_target
 
 __all__ = [

@@ -18,6 +18,7 @@ import numpy as np
 from precomputed_store.metadata.document import Document, load_document
 from precomputed_store.metadata.rules import ABSENT, Report
 from precomputed_store.metadata.sharding import ShardingSpec, read_sharding
+from precomputed_store.metadata.spatial_index import SpatialIndexSpec, read_spatial_index
 
 __all__ = ["IDENTITY", "MeshInfo", "MeshKind"]
 
@@ -96,6 +97,23 @@ class MeshInfo:
     def matrix(self) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
         """`transform` as an array of 3 rows and 4 columns."""
         return np.asarray(self.transform, np.float64).reshape(3, 4)
+
+    @property
+    def spatial_index(self) -> SpatialIndexSpec | None:
+        """How the space of the spatial index is divided, if there is one.
+
+        Raises
+        ------
+        MetadataError
+            Meshes can be read all the same.
+        """
+        member = self.extra.get("spatial_index")
+        if member is None:
+            return None
+        report = Report()
+        spec = read_spatial_index(member, report)
+        report.raise_problems(source="mesh info")
+        return spec
 
     @classmethod
     def from_json(cls, document: Document, *, source: str = "mesh info") -> MeshInfo:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from precomputed_store.metadata.document import Document, load_document
 from precomputed_store.metadata.rules import ABSENT, MAX_ENTRIES, Report
 from precomputed_store.metadata.sharding import ShardingSpec, read_sharding
+from precomputed_store.metadata.spatial_index import SpatialIndexSpec, read_spatial_index
 
 __all__ = ["ATTRIBUTE_TYPES", "IDENTITY", "SkeletonInfo", "SpatialIndexSpec", "VertexAttribute"]
 
@@ -72,42 +73,6 @@ class VertexAttribute:
             "data_type": self.data_type,
             "num_components": self.num_components,
         }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpatialIndexSpec:
-    """How the space of the spatial index is divided.
-
-    Attributes
-    ----------
-    resolution : (float, float, float) or None
-        Size of a voxel of the segmentation in nm, along x, y, z. None in older files: that
-        of the scale that the objects were made from.
-    chunk_size : (float, float, float)
-        Size of a cell of the index in nm, along x, y, z.
-
-    Raises
-    ------
-    MetadataError
-        A length is not a positive finite number.
-    """
-
-    resolution: tuple[float, float, float] | None
-    chunk_size: tuple[float, float, float]
-
-    def __post_init__(self) -> None:
-        report = Report()
-        for name in ("resolution", "chunk_size"):
-            if name == "chunk_size" or self.resolution is not None:
-                object.__setattr__(self, name, report.lengths(getattr(self, name), name))
-        report.raise_problems(source="spatial_index")
-
-    def to_json(self) -> dict[str, Any]:
-        """The member ``spatial_index``."""
-        members = {"chunk_size": list(self.chunk_size)}
-        if self.resolution is None:
-            return members
-        return {"resolution": list(self.resolution), **members}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,27 +241,11 @@ def _sharding(value: object, report: Report) -> ShardingSpec | None:
     return spec
 
 
-def _spatial_index(value: object, report: Report) -> SpatialIndexSpec | None:
-    inner = report.at("spatial_index")
-    spec = None
-    if isinstance(value, Mapping):
-        resolution = value.get("resolution")
-        if resolution is not None:
-            resolution = inner.lengths(resolution, "resolution")
-        chunk_size = inner.lengths(value.get("chunk_size", ABSENT), "chunk_size")
-        if chunk_size is not None and not inner.problems:
-            spec = SpatialIndexSpec(resolution=resolution, chunk_size=chunk_size)
-    else:
-        inner.wrong("", value, "an object with resolution and chunk_size")
-    report.include(inner)
-    return spec
-
-
 _READERS: dict[str, Any] = {
     "transform": _transform,
     "vertex_attributes": _attributes,
     "sharding": _sharding,
     # Checked with the rest of the object.
     "segment_properties": lambda value, report: value,
-    "spatial_index": _spatial_index,
+    "spatial_index": read_spatial_index,
 }

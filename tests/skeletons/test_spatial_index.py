@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import precomputed_store as ps
-from precomputed_store.metadata.skeleton import SpatialIndexSpec
+from precomputed_store.metadata.spatial_index import SpatialIndexSpec
 from precomputed_store.skeleton import Skeleton
 from tests.oracles import make_info
 
