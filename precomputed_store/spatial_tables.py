@@ -202,18 +202,22 @@ def insert(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]
     import sqlalchemy
     from sqlalchemy.dialects.postgresql import ARRAY
 
-    if connection.dialect.name == "postgresql":
+    names = [column.name for column in table.columns]
+    if connection.dialect.name == "sqlite":
+        # As tuples: making dictionaries takes longer than storing them.
+        connection.exec_driver_sql(
+            str(table.insert().compile(dialect=connection.dialect)), list(rows)
+        )
+    elif connection.dialect.name == "postgresql":
         # An array for each column: drivers would send rows one by one, and each has its own
         # way to COPY.
-        names = [column.name for column in table.columns]
         arrays = [sqlalchemy.bindparam(c.name, type_=ARRAY(c.type)) for c in table.columns]
         source = sqlalchemy.func.unnest(*arrays).table_valued(*names).render_derived()
         statement = table.insert().from_select(names, sqlalchemy.select(source))
         columns = map(list, zip(*rows, strict=True))
         connection.execute(statement, dict(zip(names, columns, strict=True)))
-        return
-    compiled = str(table.insert().compile(dialect=connection.dialect))
-    connection.exec_driver_sql(compiled, list(rows))
+    else:
+        connection.execute(table.insert(), [dict(zip(names, row, strict=True)) for row in rows])
 
 
 def _is_mysql(connection: Connection) -> bool:
