@@ -47,7 +47,7 @@ _PUBLIC = {
     "copy": "copying",
     "create": "layer",
     "delete": "copying",
-    "delete_meshes": "mesh_writer",
+    "delete_meshes": "mesh_writing",
     "delete_skeletons": "skeleton_writing",
     "downsample": "writing",
     "make_meshes": "meshing",
@@ -63,7 +63,7 @@ _PUBLIC = {
     "to_precomputed": "writing",
     "update_scales": "writing",
     "validate": "validation",
-    "write_meshes": "mesh_writer",
+    "write_meshes": "mesh_writing",
     "write_skeletons": "skeleton_writing",
 }
 
@@ -96,7 +96,7 @@ if TYPE_CHECKING:
     from precomputed_store.layer import Layer as Layer, create as create, open_layer as open_layer
     from precomputed_store.mesh import Mesh as Mesh
     from precomputed_store.mesh_source import MeshSource as MeshSource, open_meshes as open_meshes
-    from precomputed_store.mesh_writer import (
+    from precomputed_store.mesh_writing import (
         delete_meshes as delete_meshes,
         write_meshes as write_meshes,
     )

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from precomputed_store import isolation
 from precomputed_store.cached import cached_property
-from precomputed_store.chunk_source import ChunkBytes, ChunkSource, FileSource
+from precomputed_store.chunk_source import ChunkBytes, ChunkSource, Fetched, FileSource
 from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray
 from precomputed_store.concurrency import bounded, codec_pool, run_batches
 from precomputed_store.errors import (
@@ -228,11 +228,13 @@ class ChunkedArray:
         found: list[bool] = []
 
         def read(part: ChunkPart) -> None:
-            found.append(self._place(part, self.source.fetch(part.cell), out))
+            found.append(self._place(part, self.source.fetch_box(part.cell, part.box), out))
             if advance is not None:
                 advance(1)
 
-        run_batches(read, parts, workers=self.storage.concurrency)
+        codec = self.scale.codec
+        brief = codec.has_spans or codec.decodes_boxes
+        run_batches(read, parts, workers=self.storage.concurrency, brief=brief)
         return found
 
     async def _fetch_all(
@@ -245,7 +247,7 @@ class ChunkedArray:
         inline = self.scale.codec.place == "inline"
 
         def finish(cell: XYZ, blob: Blob | None) -> None:
-            found.append(self._place(by_cell[cell], blob, out))
+            found.append(self._place(by_cell[cell], Fetched(blob), out))
             if advance is not None:
                 advance(1)
 
@@ -259,16 +261,21 @@ class ChunkedArray:
         await self.source.fetch_many(list(by_cell), deliver, throttle)
         return found
 
-    def _place(self, part: ChunkPart, blob: Blob | None, out: ChunkArray) -> bool:
+    def _place(self, part: ChunkPart, fetched: Fetched, out: ChunkArray) -> bool:
         """Decode what is stored for a chunk straight into its place; whether there was any."""
+        blob, span = fetched
         if blob is None:
             if self.missing == "raise":
                 raise self.missing_error(part.cell)
             out[part.target] = 0
             return False
         try:
-            data, shape = self._unpacked(part.cell, blob), self.chunk_shape_at(part.cell)
             codec, source = self.scale.codec, part.source
+            data = self._unpacked(part.cell, blob)
+            if span is None:
+                shape = self.chunk_shape_at(part.cell)
+            else:
+                shape, source = span.shape, part.source_from(span.start)
             if self._place_box(part, data, shape, out):
                 return True
             if codec.can_cut:

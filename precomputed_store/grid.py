@@ -104,24 +104,36 @@ class ChunkGrid:
 
     def chunk_shape(self, cell: XYZ) -> XYZ:
         """Extent of the chunk at `cell`, cropped to the volume."""
-        return _xyz(
-            min(c, s - g * c) for g, c, s in zip(cell, self.chunk_size, self.size, strict=True)
+        # Spelled out, as are the next two: this is asked for every chunk that is read.
+        x, y, z = cell
+        width, height, depth = self.chunk_size
+        size_x, size_y, size_z = self.size
+        return (
+            min(width, size_x - x * width),
+            min(height, size_y - y * height),
+            min(depth, size_z - z * depth),
         )
 
     def cell_box(self, cell: XYZ) -> Box:
         """Voxels stored in the chunk at `cell`, cropped to the volume."""
-        start = _xyz(
-            o + g * c for g, c, o in zip(cell, self.chunk_size, self.voxel_offset, strict=True)
-        )
-        return Box(start, _xyz(a + n for a, n in zip(start, self.chunk_shape(cell), strict=True)))
+        x, y, z = self._first_voxel(cell)
+        width, height, depth = self.chunk_shape(cell)
+        return Box((x, y, z), (x + width, y + height, z + depth))
+
+    def _first_voxel(self, cell: XYZ) -> XYZ:
+        x, y, z = cell
+        width, height, depth = self.chunk_size
+        offset_x, offset_y, offset_z = self.voxel_offset
+        return offset_x + x * width, offset_y + y * height, offset_z + z * depth
 
     def chunk_name(self, cell: XYZ) -> str:
         """File name of `cell` below the scale's key.
 
         Specification: volume.md, "Unsharded chunk storage".
         """
-        (x0, y0, z0), (x1, y1, z1) = (box := self.cell_box(cell)).start, box.stop
-        return f"{x0}-{x1}_{y0}-{y1}_{z0}-{z1}"
+        x, y, z = self._first_voxel(cell)
+        width, height, depth = self.chunk_shape(cell)
+        return f"{x}-{x + width}_{y}-{y + height}_{z}-{z + depth}"
 
     def cell_of_name(self, name: str) -> XYZ | None:
         """The cell that `name` is the chunk name of, or None if it is not of this grid."""

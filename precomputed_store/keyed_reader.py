@@ -16,7 +16,8 @@ from precomputed_store.codecs import content
 from precomputed_store.concurrency import bounded, num_cores, run_batches
 from precomputed_store.errors import FormatError, ObjectError, UnsupportedError
 from precomputed_store.metadata import ShardingSpec
-from precomputed_store.shard_reader import Found, ShardReader
+from precomputed_store.shard_batch import Found, ShardBatch
+from precomputed_store.shard_reader import ShardReader
 from precomputed_store.sharding import (
     ByteRange,
     ShardLocation,
@@ -142,7 +143,7 @@ class KeyedReader:
             There are no shards.
         """
         wanted = _distinct(ids)
-        places = run_sync(self._shards.find_many(wanted, self._throttle, fresh=True))
+        places = run_sync(ShardBatch(self._shards, self._throttle).find(wanted, fresh=True))
         return {object_id: places[object_id] for object_id in wanted}
 
     def read_ranges(self, places: Sequence[Found]) -> list[bytes]:
@@ -213,6 +214,10 @@ class KeyedReader:
         )
         return sorted(number for number in numbers if shard_name(sharding, number) in names)
 
+    def shard_key(self, shard: int) -> str:
+        """The object of storage that is a shard, by its number."""
+        return self._shards.key(ShardLocation(shard, 0))
+
     def _shards_by_trying(self, count: int) -> list[int]:
         found: list[int] = []
 
@@ -282,7 +287,7 @@ class KeyedReader:
         self, ids: Sequence[int], deliver: Callable[[int, Blob | None], Awaitable[None]]
     ) -> None:
         if self.sharding is not None:
-            await self._shards.fetch_many(ids, deliver, self._throttle)
+            await ShardBatch(self._shards, self._throttle).fetch(ids, deliver)
             return
 
         async def fetch(object_id: int) -> None:

@@ -7,54 +7,34 @@ Specification: meshes.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from precomputed_store.codecs import content
 from precomputed_store.codecs.base import Buffer
-from precomputed_store.errors import FormatError, MetadataError, ObjectError
+from precomputed_store.errors import FormatError, MetadataError
 from precomputed_store.keyed_reader import KeyedReader
-from precomputed_store.mesh import Manifest, Mesh, NmBox, legacy
-from precomputed_store.mesh.fragments import (
-    DecodedFragment,
-    Fragment,
-    assemble,
-    decode_fragment,
-    nodes_within,
-)
+from precomputed_store.mesh import Manifest, Mesh, legacy
 from precomputed_store.mesh.manifest import MAX_MANIFEST_BYTES
+from precomputed_store.mesh_pieces import ManifestPieces, Wanted, check_version, mesh_error
 from precomputed_store.metadata.mesh import MeshInfo
 from precomputed_store.object_steps import Request, Steps, plain_bytes
-from precomputed_store.shard_cache import forget_shard
-from precomputed_store.shard_reader import Found
-from precomputed_store.sharding import ByteRange
-from precomputed_store.storage import Blob, Storage
+from precomputed_store.shard_batch import Found
+from precomputed_store.storage import Storage
 
 __all__ = [
-    "ExchangedError",
     "FileLayout",
     "LegacyLayout",
     "ListedLayout",
     "MeshLayout",
     "ShardLayout",
-    "Wanted",
     "manifest_name",
-    "mesh_error",
 ]
 
 MAX_FRAGMENT_BYTES = 4 << 30
 _SUFFIX = ".index"
 _FRAGMENT = re.compile(r"(0|[1-9][0-9]{0,19})(?:[:.].*)?")
-_MAX_GAP_BYTES = 256 << 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What is wanted of a mesh: a level of detail (from the coarsest if negative), a box."""
-
-    lod: int = 0
-    box: NmBox | None = None
 
 
 class MeshLayout(Protocol):
@@ -71,15 +51,6 @@ class MeshLayout(Protocol):
 
     def prepared(self, segment_ids: Sequence[int]) -> MeshLayout:
         """The same, once it is known where these meshes are, if that has to be looked up."""
-
-
-class ExchangedError(ObjectError):
-    """A shard was exchanged for another while a mesh was read from it."""
-
-
-def mesh_error(storage: Storage, key: str, error: Exception) -> ObjectError:
-    """A damaged object, by its name."""
-    return ObjectError(f"{storage.url}/{key}: {error}", key=key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,85 +253,6 @@ class ShardLayout:
         return self.reader.ids()
 
 
-def check_version(storage: Storage, key: str, blob: Blob | None, version: Hashable) -> None:
-    """Make sure that bytes are of the shard that said where they are."""
-    if blob is None or blob.version != version:
-        forget_shard(storage, key)
-        raise ExchangedError(
-            f"{storage.url}/{key}: it was exchanged for another while it was read", key=key
-        )
-
-
 def manifest_name(segment_id: int) -> str:
     """Name of a multi-resolution manifest that is a file of its own."""
     return f"{segment_id}{_SUFFIX}"
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestPieces:
-    """The fragments that a manifest describes, in the object `key` from byte `start` on."""
-
-    storage: Storage
-    info: MeshInfo
-    key: str
-    start: int
-    version: Hashable = None
-
-    def mesh_steps(self, manifest: Manifest, wanted: Wanted) -> Steps[Mesh]:
-        lod = self._lod(manifest, wanted.lod)
-        starts = manifest.fragment_starts(lod).tolist()
-        nodes: Sequence[int] = range(len(starts) - 1)
-        if wanted.box is not None:
-            nodes = nodes_within(manifest, lod, wanted.box, self.info)
-        nodes = [node for node in nodes if starts[node] < starts[node + 1]]
-        runs = _runs(nodes, starts)
-        blobs = yield [
-            Request(
-                self.key, ByteRange(self.start + starts[run[0]], self.start + starts[run[-1] + 1])
-            )
-            for run in runs
-        ]
-        parts = []
-        for run, blob in zip(runs, blobs, strict=True):
-            size = starts[run[-1] + 1] - starts[run[0]]
-            if self.version is not None:
-                check_version(self.storage, self.key, blob, self.version)
-            if blob is None or len(blob.data) != size:
-                found = "there is no such object" if blob is None else f"got {len(blob.data)}"
-                message = f"fragments of lod {lod}: expected {size} bytes, {found}"
-                raise mesh_error(self.storage, self.key, FormatError(message))
-            view = memoryview(blob.data)
-            for node in run:
-                piece = view[starts[node] - starts[run[0]] : starts[node + 1] - starts[run[0]]]
-                parts.append(self._decode(piece, Fragment(lod, node)))
-        try:
-            whole = assemble(parts, manifest, self.info)
-        except FormatError as error:
-            raise mesh_error(self.storage, self.key, error) from error
-        return whole if wanted.box is None else whole.crop(wanted.box)
-
-    def _decode(self, data: Buffer, fragment: Fragment) -> DecodedFragment:
-        try:
-            return decode_fragment(data, fragment, self.info)
-        except FormatError as error:
-            message = FormatError(f"fragment {fragment.node} of lod {fragment.lod}: {error}")
-            raise mesh_error(self.storage, self.key, message) from error
-
-    def _lod(self, manifest: Manifest, lod: int) -> int:
-        if not -manifest.num_lods <= lod < manifest.num_lods:
-            raise IndexError(
-                f"lod {lod}: {self.storage.url}/{self.key} has {manifest.num_lods} levels of "
-                "detail, the finest 0 and the coarsest -1"
-            )
-        return lod % manifest.num_lods
-
-
-def _runs(nodes: Sequence[int], starts: Sequence[int]) -> list[list[int]]:
-    """Nodes that lie close together, to be fetched with one request."""
-    runs: list[list[int]] = []
-    for node in nodes:
-        if runs and starts[node] - starts[runs[-1][-1] + 1] <= _MAX_GAP_BYTES:
-            runs[-1].append(node)
-        else:
-            runs.append([node])
-    return runs

@@ -16,14 +16,13 @@ from precomputed_store.indexed_source import IndexedSource
 from precomputed_store.keyed_reader import check_id
 from precomputed_store.mesh import Manifest, Mesh, NmBox
 from precomputed_store.mesh_layouts import (
-    ExchangedError,
     FileLayout,
     LegacyLayout,
     ListedLayout,
     MeshLayout,
     ShardLayout,
-    Wanted,
 )
+from precomputed_store.mesh_pieces import ExchangedError, Wanted
 from precomputed_store.metadata.document import MAX_BYTES, load_document
 from precomputed_store.metadata.mesh import MeshInfo
 from precomputed_store.object_steps import Steps, plain_bytes, run_steps

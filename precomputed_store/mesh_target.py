@@ -1,23 +1,40 @@
-"""Which folder of meshes an address means, and the volume that is to link it."""
+"""Which folder of meshes an address means, how it stores them, and the volume to link it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, NamedTuple
 
-from precomputed_store.errors import MetadataError, StorageError, VolumeNotFoundError
+from precomputed_store.errors import (
+    MetadataError,
+    StorageError,
+    UnsupportedError,
+    VolumeNotFoundError,
+)
 from precomputed_store.info_edits import edit_info
+from precomputed_store.mesh import legacy
 from precomputed_store.mesh_source import read_mesh_info
-from precomputed_store.metadata import VolumeInfo
-from precomputed_store.metadata.mesh import MeshInfo
+from precomputed_store.metadata import ShardingSpec, VolumeInfo
+from precomputed_store.metadata.mesh import MeshInfo, MeshKind
+from precomputed_store.shard_shape import ShardTarget, choose_id_sharding
 from precomputed_store.storage import Storage, open_storage
 
-__all__ = ["JSON_TYPE", "Target", "link_meshes", "open_target", "put_info"]
+__all__ = [
+    "JSON_TYPE",
+    "MeshWish",
+    "Target",
+    "link_meshes",
+    "mesh_sharding",
+    "open_target",
+    "put_info",
+]
 
 JSON_TYPE: Final = "application/json"
 _DEFAULT_FOLDER: Final = "mesh"
+# Of all levels of detail, as measured on surfaces of voxels at 16 bits.
+_BYTES_PER_FACE: Final = 6
 
 
 class Target(NamedTuple):
@@ -28,7 +45,7 @@ class Target(NamedTuple):
     storage : Storage
         The folder of meshes.
     info : MeshInfo or None
-        Its `info`, if it has one.
+        How it stores meshes, if it has any.
     volume : Storage or None
         The layer that is to link it.
     """
@@ -36,6 +53,59 @@ class Target(NamedTuple):
     storage: Storage
     info: MeshInfo | None
     volume: Storage | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshWish:
+    """How a caller wishes meshes to be stored; None leaves it open.
+
+    Attributes
+    ----------
+    kind : {"multilod", "legacy"}, optional
+    vertex_quantization_bits : {10, 16}, optional
+    sharding : ShardingSpec or "auto", optional
+    """
+
+    kind: MeshKind | None = None
+    vertex_quantization_bits: Literal[10, 16] | None = None
+    sharding: ShardingSpec | Literal["auto"] | None = None
+
+    def info(self, target: Target) -> MeshInfo:
+        """The `info` of a folder, which may be new; parameters of shards are not chosen here.
+
+        Raises
+        ------
+        ValueError
+            The folder stores meshes in another way; or the wish is none.
+        """
+        wanted = MeshInfo(
+            kind=self.kind or "multilod",
+            vertex_quantization_bits=self.vertex_quantization_bits or 16,
+            sharding=None if self.sharding == "auto" else self.sharding,
+        )
+        found, url = target.info, target.storage.url
+        if (found or wanted).kind == "legacy" and self.sharding is not None:
+            raise ValueError(f"{url}: legacy meshes cannot be sharded")
+        if found is None:
+            return wanted
+        if self.kind not in (None, found.kind):
+            raise ValueError(f"{url}: there are {found.kind} meshes, not {self.kind} ones")
+        bits = self.vertex_quantization_bits
+        if found.kind == "multilod" and bits not in (None, found.vertex_quantization_bits):
+            raise ValueError(
+                f"{url}: meshes there have vertices of {found.vertex_quantization_bits} bits, not "
+                f"of {bits}"
+            )
+        if self.sharding not in (None, "auto", found.sharding):
+            there = "in files of their own" if found.sharding is None else "sharded in another way"
+            raise ValueError(f"{url}: meshes there are {there}, not as {self.sharding} says")
+        return found
+
+
+def mesh_sharding(num_meshes: int, num_faces: int) -> ShardingSpec:
+    """Sharding parameters for so many meshes of so many triangles altogether."""
+    num_bytes = _BYTES_PER_FACE * num_faces
+    return choose_id_sharding(num_objects=num_meshes, num_bytes=num_bytes, target=ShardTarget())
 
 
 def open_target(
@@ -57,7 +127,17 @@ def open_target(
 
 
 def _stored_info(storage: Storage) -> MeshInfo | None:
-    return read_mesh_info(storage) if storage.exists("info") else None
+    """The `info` of a folder; of legacy meshes that have none as well."""
+    if storage.exists("info") or _has_legacy_meshes(storage):
+        return read_mesh_info(storage)
+    return None
+
+
+def _has_legacy_meshes(storage: Storage) -> bool:
+    try:
+        return any(legacy.segment_of(name) is not None for name in storage.list_names())
+    except UnsupportedError:
+        return False
 
 
 def _volume_info(storage: Storage, *, may_fail: bool = False) -> VolumeInfo | None:

@@ -1,57 +1,26 @@
-"""`write_meshes` and `delete_meshes`: meshes by segment id into a folder."""
+"""Meshes by segment id → objects in a folder, and their removal."""
 
 from __future__ import annotations
 
 import itertools
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any
 
-from precomputed_store.codecs.base import Buffer
-from precomputed_store.concurrency import bounded, num_cores, run_batches
+from precomputed_store.concurrency import num_cores, run_batches
 from precomputed_store.keyed_reader import check_id
 from precomputed_store.keyed_writer import Keyed, KeyedWriter
-from precomputed_store.mesh import Manifest, as_mesh, legacy
-from precomputed_store.mesh_encoding import (
-    LevelOptions,
-    check_libraries,
-    encode_legacy,
-    encode_multilod,
-)
-from precomputed_store.mesh_layouts import LegacyLayout, manifest_name
-from precomputed_store.mesh_source import MeshSource
-from precomputed_store.mesh_target import JSON_TYPE, link_meshes, open_target, put_info
-from precomputed_store.metadata import ShardingSpec
-from precomputed_store.metadata.mesh import MeshInfo, MeshKind
+from precomputed_store.mesh import Manifest, legacy
+from precomputed_store.mesh_encoding import LevelOptions, encode_legacy, encode_multilod
+from precomputed_store.mesh_layouts import FileLayout, LegacyLayout, manifest_name
+from precomputed_store.mesh_objects import Put, delete_all, put_all
+from precomputed_store.mesh_target import JSON_TYPE
+from precomputed_store.metadata.mesh import MeshInfo
 from precomputed_store.object_steps import run_steps
-from precomputed_store.shard_shape import ShardTarget, choose_id_sharding
-from precomputed_store.storage import Storage, run_sync
+from precomputed_store.shard_cache import forget_shard
+from precomputed_store.storage import Storage
 
-__all__ = [
-    "MeshItems",
-    "MeshWriter",
-    "delete_all",
-    "delete_meshes",
-    "mesh_sharding",
-    "write_meshes",
-]
-
-MeshItems: TypeAlias = Mapping[int, Any] | Iterable[tuple[int, Any]]
-"""Meshes by segment id: a mapping, or pairs, which may be made one by one."""
-
-_BINARY = "application/octet-stream"
-# Of all levels of detail, as measured on surfaces of voxels at 16 bits.
-_BYTES_PER_FACE = 6
-
-
-class Put(NamedTuple):
-    """An object to be stored."""
-
-    key: str
-    data: Buffer
-    content_type: str = _BINARY
+__all__ = ["MeshWriter"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +121,26 @@ class MeshWriter:
         self._forget(segment_ids)
         delete_all(self.storage, data)
 
+    def delete_everything(self) -> None:
+        """Remove all meshes of the folder.
+
+        Raises
+        ------
+        UnsupportedError
+            The storage cannot list.
+        """
+        if self.info.sharding is not None:
+            reader = self._keyed.reader
+            keys = [reader.shard_key(shard) for shard in reader.shards()]
+            delete_all(self.storage, keys)
+            for key in keys:
+                forget_shard(self.storage, key)
+            return
+        layout: LegacyLayout | FileLayout = LegacyLayout(storage=self.storage)
+        if self.info.kind == "multilod":
+            layout = FileLayout(storage=self.storage, info=self.info)
+        self.delete(list(layout.ids()))
+
     def _manifest_key(self, segment_id: int) -> str:
         legacy_kind = self.info.kind == "legacy"
         return (legacy.manifest_key if legacy_kind else manifest_name)(segment_id)
@@ -161,160 +150,3 @@ def _groups(pairs: Iterable[tuple[int, Any]]) -> Iterator[list[tuple[int, Any]]]
     remaining = iter(pairs)
     while group := list(itertools.islice(remaining, 4 * num_cores())):
         yield group
-
-
-def put_all(storage: Storage, puts: Sequence[Put]) -> None:
-    """Store objects: those of one mesh stand next to each other, its manifest last."""
-    for manifests in (False, True):
-        chosen = [put for put in puts if _is_manifest(put.key) == manifests]
-        if storage.threaded:
-            run_batches(partial(_put, storage), chosen, workers=num_cores())
-        elif chosen:
-            run_sync(_put_all_async(storage, chosen))
-
-
-def _is_manifest(key: str) -> bool:
-    return key.endswith(".index") or legacy.segment_of(key) is not None
-
-
-def _put(storage: Storage, put: Put) -> None:
-    storage.put(put.key, put.data, content_type=put.content_type, cache_control="no-cache")
-
-
-async def _put_all_async(storage: Storage, puts: Sequence[Put]) -> None:
-    async def one(put: Put) -> None:
-        await storage.put_async(
-            put.key, put.data, content_type=put.content_type, cache_control="no-cache"
-        )
-
-    await bounded(storage.concurrency)(puts, one)
-
-
-def delete_all(storage: Storage, keys: Sequence[str]) -> None:
-    """Remove objects; some may be absent."""
-    if storage.threaded:
-        run_batches(storage.delete, keys, workers=num_cores())
-    elif keys:
-        run_sync(_delete_all_async(storage, keys))
-
-
-async def _delete_all_async(storage: Storage, keys: Sequence[str]) -> None:
-    await bounded(storage.concurrency)(keys, storage.delete_async)
-
-
-def write_meshes(
-    url: str | os.PathLike[str],
-    meshes: MeshItems,
-    *,
-    kind: MeshKind | None = None,
-    sharding: ShardingSpec | Literal["auto"] | None = None,
-    lods: int | Literal["auto"] = "auto",
-    reduction: float = 4.0,
-    vertex_quantization_bits: Literal[10, 16] = 16,
-    draco_level: int = 7,
-    storage_options: Mapping[str, Any] | None = None,
-) -> MeshSource:
-    """Write meshes by segment id; those that are there already are replaced.
-
-    Parameters
-    ----------
-    url : str or path
-        A folder of meshes, or a volume: then its folder of meshes, by default ``mesh``. A
-        folder that lies in a volume is linked from the volume's `info`.
-    meshes : mapping of int to mesh, or iterable of (int, mesh)
-        A mapping is checked as a whole before anything is written. In nanometres; whatever
-        `precomputed_store.mesh.as_mesh` takes. For
-        ``kind="multilod"`` also a list of levels of detail, the finest first.
-    kind : {"multilod", "legacy"}, optional
-        By default what the folder has, or ``"multilod"``.
-    sharding : ShardingSpec, "auto" or None
-        Pack meshes into shards rather than two files for each. Automatically, all of them
-        are held in memory first, as their number and size decide.
-    lods : int or "auto"
-        Levels of detail, made by simplification.
-    reduction : float
-        How many times fewer triangles each level has than the finer one.
-    vertex_quantization_bits : {10, 16}
-        Vertices are rounded to this many steps along a node of the octree.
-    draco_level : int
-        Effort of the compression, 0 to 10.
-    storage_options : mapping, optional
-        Passed to fsspec.
-
-    Returns
-    -------
-    MeshSource
-        What is stored now.
-
-    Raises
-    ------
-    ValueError
-        The folder holds meshes of another kind; nothing is written then. Or a mesh is none.
-    UnsupportedError
-        DracoPy or fast-simplification is not installed: ``precomputed-store[meshes]``.
-    """
-    levels = LevelOptions(lods=lods, reduction=reduction, draco_level=draco_level)
-    target = open_target(url, storage_options=storage_options)
-    if isinstance(meshes, Mapping):
-        for one, mesh in meshes.items():
-            check_id(one)
-            _check_mesh(mesh)
-    pairs = iter(meshes.items() if isinstance(meshes, Mapping) else meshes)
-    info = target.info
-    if info is None:
-        spec = None if sharding == "auto" else sharding
-        if sharding == "auto":
-            pairs = iter(listed := list(pairs))
-            spec = mesh_sharding(len(listed), sum(_num_faces(mesh) for _, mesh in listed))
-        info = MeshInfo(
-            kind=kind or "multilod",
-            vertex_quantization_bits=vertex_quantization_bits,
-            sharding=spec,
-        )
-    elif kind not in (None, info.kind):
-        raise ValueError(f"{target.storage.url}: there are {info.kind} meshes, not {kind} ones")
-    check_libraries(info, levels)
-    if target.info is None:
-        put_info(target.storage, info)
-    MeshWriter(storage=target.storage, info=info, levels=levels).write(pairs)
-    if target.volume is not None:
-        link_meshes(target.volume, target.storage)
-    return MeshSource(storage=target.storage, info=info)
-
-
-def mesh_sharding(num_meshes: int, num_faces: int) -> ShardingSpec:
-    """Sharding parameters for so many meshes of so many triangles altogether."""
-    num_bytes = _BYTES_PER_FACE * num_faces
-    return choose_id_sharding(num_objects=num_meshes, num_bytes=num_bytes, target=ShardTarget())
-
-
-def _check_mesh(mesh: Any) -> None:
-    for level in mesh if isinstance(mesh, list) else [mesh]:
-        as_mesh(level)
-
-
-def _num_faces(mesh: Any) -> int:
-    return len(as_mesh(mesh[0] if isinstance(mesh, list) else mesh).faces)
-
-
-def delete_meshes(
-    url: str | os.PathLike[str],
-    segment_ids: Iterable[int],
-    *,
-    storage_options: Mapping[str, Any] | None = None,
-) -> None:
-    """Remove meshes, with all fragments; segments that have none are passed over.
-
-    Parameters
-    ----------
-    url : str or path
-        A folder of meshes, or a volume whose `info` links one.
-    segment_ids : iterable of int
-    storage_options : mapping, optional
-        Passed to fsspec.
-    """
-    from precomputed_store.mesh_source import open_meshes
-
-    source = open_meshes(url, storage_options=storage_options)
-    ids = [check_id(one) for one in segment_ids]
-    MeshWriter(storage=source.storage, info=source.info).delete(ids)

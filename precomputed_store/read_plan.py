@@ -33,6 +33,7 @@ class ChunkPart(NamedTuple):
     cell: XYZ
     source: tuple[Any, ...]
     target: tuple[Any, ...]
+    known_box: Ranges | None = None
 
     @property
     def is_box(self) -> bool:
@@ -42,6 +43,8 @@ class ChunkPart(NamedTuple):
     @property
     def box(self) -> Ranges:
         """The smallest box of the chunk with every voxel that is wanted, along z, y and x."""
+        if self.known_box is not None:
+            return self.known_box
         z, y, x = map(_range_of, self.source[1:])
         return z, y, x
 
@@ -110,12 +113,18 @@ def plan_points(points: tuple[npt.NDArray[np.intp], ...], chunk_size: XYZ) -> It
     if not len(cells):
         return
     order = np.lexsort(cells.T[::-1])
-    ordered = cells[order]
-    starts = np.flatnonzero(np.any(np.diff(ordered, axis=0, prepend=-1), axis=1))
-    for where in np.split(order, starts[1:]):
-        z, y, x = (int(i) for i in cells[where[0]])
-        source = (channel[where], *local[where].T)
-        yield ChunkPart((x, y, z), source, (where,))
+    cells, local, channel = cells[order], local[order], channel[order]
+    starts = np.flatnonzero(np.any(np.diff(cells, axis=0, prepend=-1), axis=1))
+    stops = np.append(starts[1:], len(order)).tolist()
+    first = np.minimum.reduceat(local, starts)
+    last = np.maximum.reduceat(local, starts)
+    boxes = np.stack([first, last + 1], axis=2).tolist()
+    columns = (channel, *local.T)
+    groups = zip(starts.tolist(), stops, cells[starts].tolist(), boxes, strict=True)
+    for start, stop, (z, y, x), (depth, height, width) in groups:
+        source = tuple(column[start:stop] for column in columns)
+        box = (tuple(depth), tuple(height), tuple(width))
+        yield ChunkPart((x, y, z), source, (order[start:stop],), box)
 
 
 def _whole_axis(axis: AxisSelection) -> tuple[AxisIndex, AxisIndex]:

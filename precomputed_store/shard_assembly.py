@@ -29,6 +29,7 @@ from precomputed_store.sharding import (
 __all__ = [
     "Piece",
     "ShardAssembler",
+    "ShardPlace",
     "assemble_pieces",
     "assemble_shard",
     "in_shard_order",
@@ -38,6 +39,9 @@ __all__ = [
 
 Piece: TypeAlias = Buffer | ByteRange
 """Bytes, or their place in the file that is replaced."""
+
+ShardPlace: TypeAlias = tuple[int, int]
+"""Minishard and chunk id."""
 
 _INDEX_MARGIN_BYTES = 1 << 20
 """That gzip may make a minishard index longer."""
@@ -169,7 +173,7 @@ def _minishard_index(ids: list[int], starts: list[int], sizes: list[int], *, bas
     return table.tobytes()
 
 
-def in_shard_order(spec: ShardingSpec, chunk_ids: Iterable[int]) -> Iterator[tuple[int, int]]:
+def in_shard_order(spec: ShardingSpec, chunk_ids: Iterable[int]) -> Iterator[ShardPlace]:
     """Minishard and chunk id of chunks in the order in which a shard holds them."""
     ids = np.fromiter(chunk_ids, np.uint64)
     minishards = locate_many(spec, ids)[1]

@@ -11,12 +11,18 @@ from typing import Any
 from cachetools import LRUCache
 
 from precomputed_store.forks import restart_in_children
-from precomputed_store.sharding import MinishardIndex
+from precomputed_store.metadata import ShardingSpec
+from precomputed_store.sharding import MinishardIndex, parse_minishard_index
 from precomputed_store.storage import Storage
 
-__all__ = ["KnownIndex", "clear_index_cache", "forget_shard", "known_indices"]
+__all__ = ["EMPTY_INDEX", "KnownIndex", "clear_index_cache", "forget_shard", "known_indices"]
 
 INDEX_CACHE_BYTES = 64 << 20
+EMPTY_INDEX = parse_minishard_index(
+    b"",
+    ShardingSpec(hash="identity", preshift_bits=0, minishard_bits=0, shard_bits=0),
+)
+"""Of a minishard that holds nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,4 +1,4 @@
-"""Reading objects out of shards: indices once, data in coalesced ranges.
+"""Reading objects out of shards, one by one. `shard_batch` reads many at once.
 
 Chunks of a volume; skeletons, meshes and annotations by id. One whose indices are not known
 costs three requests (shard index entry, minishard index, data); one whose indices are
@@ -7,41 +7,32 @@ cached costs one. Indices are cached per process.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Awaitable, Callable, Generator, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Generator, Hashable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from precomputed_store.codecs import content
 from precomputed_store.codecs.base import Buffer
 from precomputed_store.errors import ChunkError, FormatError, ObjectError, StorageError
 from precomputed_store.metadata import ShardingSpec
-from precomputed_store.shard_cache import KnownIndex, forget_shard, known_indices
+from precomputed_store.shard_cache import EMPTY_INDEX, KnownIndex, forget_shard, known_indices
 from precomputed_store.sharding import (
     ByteRange,
     MinishardIndex,
     ShardLocation,
     check_placement,
-    coalesce,
     locate,
     parse_minishard_index,
     parse_shard_index_entry,
     shard_name,
 )
-from precomputed_store.storage import Blob, Storage
+from precomputed_store.storage import Blob, Get, Storage
 
-__all__ = ["Found", "ShardReader"]
+__all__ = ["NO_BYTES", "ShardReader"]
 
-MAX_GAP_BYTES = 64 << 10
 TRUSTED_S = 10.0
 """How long an index that was read over a network is believed to lack what it lacks, and one
 of a shard whose version is unknown to be that of the shard."""
-MAX_REQUEST_BYTES = 16 << 20
-
-_EMPTY = parse_minishard_index(
-    b"",
-    ShardingSpec(hash="identity", preshift_bits=0, minishard_bits=0, shard_bits=0),
-)
 
 _MOST_LOOKS = 20
 
@@ -49,39 +40,8 @@ T = TypeVar("T")
 Steps: TypeAlias = Generator[ByteRange, Blob | None, T]
 """Asks for bytes of a shard, gets them (None: there is no shard, or throws), returns."""
 
-Deliver: TypeAlias = Callable[[int, Blob | None], Awaitable[None]]
-"""Takes what is stored under an id (None: nothing) as soon as it is there."""
-
-Throttle: TypeAlias = Callable[[Sequence[Any], Callable[[Any], Awaitable[None]]], Awaitable[None]]
-"""Runs a coroutine function over items, a bounded number of them at once."""
-
-_NO_BYTES = Blob(b"", None)
+NO_BYTES = Blob(b"", None)
 """An object that the index gives no bytes: not missing, but corrupt, which decoding finds."""
-
-
-class Found(NamedTuple):
-    """Where an object lies.
-
-    Attributes
-    ----------
-    key : str
-        The shard.
-    place : ByteRange
-        Its bytes there.
-    version : hashable
-        Of the shard that says so: bytes of another version are not where it says.
-    """
-
-    key: str
-    place: ByteRange
-    version: Hashable
-
-
-class _Wanted(NamedTuple):
-    """An object whose place in a shard of some version is known."""
-
-    object_id: int
-    version: Hashable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +62,8 @@ class ShardReader:
         What an object is, for messages.
     error : type of PrecomputedError
         What is raised of damaged shards.
+    objects_per_shard : int, optional
+        How many objects a full shard has, where that is known.
     """
 
     storage: Storage
@@ -111,6 +73,7 @@ class ShardReader:
     most_index_bytes: int
     noun: str = "object"
     error: type[ChunkError] | type[ObjectError] = ObjectError
+    objects_per_shard: int | None = None
 
     def key(self, location: ShardLocation) -> str:
         """The object of storage that is a shard."""
@@ -120,29 +83,29 @@ class ShardReader:
     def fetch(self, object_id: int) -> Blob | None:
         """What is stored under an id, compressed as it is, or None. For threads."""
         location = locate(self.sharding, object_id)
-        return self._run(self.key(location), self._object_steps(location, object_id))
+        return self._run(self.key(location), self.object_steps(location, object_id))
 
-    def _object_steps(self, location: ShardLocation, object_id: int) -> Steps[Blob | None]:
+    def object_steps(self, location: ShardLocation, object_id: int) -> Steps[Blob | None]:
         """Fetch an object: each step asks for bytes of its shard and gets them.
 
         A shard may be exchanged for another between two steps. Then its version is another,
         or the bytes asked for are not there, and it is looked up anew.
         """
         key = self.key(location)
-        known = self._known(location)
+        known = self.known(location)
         failed: tuple[Hashable, StorageError] | None = None
         for _ in range(_MOST_LOOKS):
             is_new = known is None
             if known is None:
-                known = yield from self._index_steps(location)
+                known = yield from self.index_steps(location)
             if failed is not None and failed[0] == known.version:
                 raise failed[1]
             place = known.index.find(object_id)
             if place is None:
-                if is_new or (yield from self._is_still(known, location)):
+                if is_new or (yield from self.is_still(known, location)):
                     return None
             elif place.start == place.stop:
-                return _NO_BYTES
+                return NO_BYTES
             else:
                 self.check_size(place, key)
                 try:
@@ -151,19 +114,19 @@ class ShardReader:
                     failed = known.version, error
                 else:
                     if blob is None or blob.version == known.version:
-                        return self._checked(blob, place, key)
+                        return self.checked(blob, place, key)
             forget_shard(self.storage, key)
             known = None
         raise self._changing(key)
 
-    def _known(self, location: ShardLocation) -> KnownIndex | None:
+    def known(self, location: ShardLocation) -> KnownIndex | None:
         """The index that was read of a minishard, if it may still be used."""
         known = known_indices.get(self.storage, self.key(location), location.minishard)
         if known is not None and known.version is None and known.age_s >= TRUSTED_S:
             return None
         return known
 
-    def _is_still(
+    def is_still(
         self, known: KnownIndex, location: ShardLocation, *, trusted: bool = True
     ) -> Steps[bool]:
         """Whether an index is that of the shard as it is now.
@@ -173,34 +136,39 @@ class ShardReader:
         recent = not self.storage.threaded and known.age_s < TRUSTED_S
         if known.version is None or (trusted and recent):
             return trusted
-        entry = yield self._entry_range(location)
+        entry = yield self.entry_range(location)
         if entry is None or entry.version != known.version:
             return False
         fresh = KnownIndex(index=known.index, version=known.version)
         known_indices.put(self.storage, self.key(location), location.minishard, fresh)
         return True
 
-    def _index_steps(self, location: ShardLocation) -> Steps[KnownIndex]:
+    def index_steps(self, location: ShardLocation) -> Steps[KnownIndex]:
         """Look up a minishard index: its place, then the index itself, of the same shard."""
         key = self.key(location)
         failed: tuple[Hashable, StorageError] | None = None
         for _ in range(_MOST_LOOKS):
-            entry = yield self._entry_range(location)
+            entry = yield self.entry_range(location)
             if entry is None:
-                return KnownIndex(index=_EMPTY, version=None)
+                return KnownIndex(index=EMPTY_INDEX, version=None)
             if failed is not None and failed[0] == entry.version:
                 raise failed[1]
-            place = self._entry(entry.data, key)
+            place = self.entry(entry.data, key)
             if place is None:
-                return KnownIndex(index=_EMPTY, version=entry.version)
+                return KnownIndex(index=EMPTY_INDEX, version=entry.version)
             try:
                 blob = yield place
             except StorageError as error:
                 failed = entry.version, error
                 continue
             if blob is not None and blob.version == entry.version:
-                return self._remember(location, blob, place)
+                return self.remember(location, blob, place)
         raise self._changing(key)
+
+    def fetch_from(self, shard: Blob | None, object_id: int) -> Blob | None:
+        """As `fetch`, out of a whole shard (None: there is none) that was read before."""
+        location = locate(self.sharding, object_id)
+        return _run_on(shard, self.object_steps(location, object_id), self._url(location))
 
     def _run(self, key: str, steps: Steps[T]) -> T:
         """Carry steps out, with blocking requests."""
@@ -217,7 +185,7 @@ class ShardReader:
             result: T = done.value
             return result
 
-    async def _run_async(self, key: str, steps: Steps[T]) -> T:
+    async def run_async(self, key: str, steps: Steps[T]) -> T:
         """Carry steps out, with requests of an event loop."""
         try:
             wanted = next(steps)
@@ -232,166 +200,10 @@ class ShardReader:
             result: T = done.value
             return result
 
-    async def find_many(
-        self, ids: Iterable[int], throttle: Throttle, *, fresh: bool = False
-    ) -> dict[int, Found | None]:
-        """Where objects lie; None for those that are not stored.
-
-        Parameters
-        ----------
-        ids : iterable of int
-        throttle : callable
-        fresh : bool
-            Whether to make sure that an index that was read before is still that of its
-            shard. A reader of the data finds out by the data's version.
-        """
-        wanted: dict[ShardLocation, list[int]] = {}
-        for object_id in ids:
-            wanted.setdefault(locate(self.sharding, object_id), []).append(object_id)
-        found: dict[int, Found | None] = {}
-        together = {} if fresh else await self._read_indices(wanted, throttle)
-
-        async def look_up(location: ShardLocation) -> None:
-            key = self.key(location)
-            known = together.get(location)
-            if known is None:
-                known = await self._index_for(location, wanted[location], fresh=fresh)
-            for object_id in wanted[location]:
-                place = known.index.find(object_id)
-                found[object_id] = None if place is None else Found(key, place, known.version)
-
-        await throttle(list(wanted), look_up)
-        return found
-
-    async def _read_indices(
-        self, locations: Iterable[ShardLocation], throttle: Throttle
-    ) -> dict[ShardLocation, KnownIndex]:
-        """Indices of minishards that share shards: their places in joined requests, then they.
-
-        What is known already, alone in its shard, cannot be read or is of two versions is
-        left out, to be looked up by itself.
-        """
-        by_shard: dict[str, list[ShardLocation]] = {}
-        for location in locations:
-            if self._known(location) is None:
-                by_shard.setdefault(self.key(location), []).append(location)
-        shared = {key: each for key, each in by_shard.items() if len(each) > 1}
-        entries = await self._get_joined(
-            {key: [self._entry_range(each) for each in shared[key]] for key in shared}, throttle
-        )
-        found: dict[ShardLocation, KnownIndex] = {}
-        places: dict[str, dict[ByteRange, tuple[ShardLocation, Hashable]]] = {}
-        for location in itertools.chain.from_iterable(shared.values()):
-            key = self.key(location)
-            if (key, self._entry_range(location)) not in entries:
-                continue
-            entry = entries[key, self._entry_range(location)]
-            place = None if entry is None else self._entry(entry.data, key)
-            version = None if entry is None else entry.version
-            if place is None:
-                found[location] = KnownIndex(index=_EMPTY, version=version)
-            else:
-                places.setdefault(key, {})[place] = location, version
-        for (key, place), blob in (await self._get_joined(places, throttle)).items():
-            location, version = places[key][place]
-            if blob is not None and blob.version == version:
-                found[location] = self._remember(location, blob, place)
-        return found
-
-    async def _get_joined(
-        self, wanted: Mapping[str, Iterable[ByteRange]], throttle: Throttle
-    ) -> dict[tuple[str, ByteRange], Blob | None]:
-        """Bytes of shards (None: there is no shard), without those that cannot be read."""
-        requests = [
-            (key, whole, members)
-            for key, ranges in wanted.items()
-            for whole, members in coalesce(
-                ranges, max_gap=MAX_GAP_BYTES, max_bytes=MAX_REQUEST_BYTES
-            )
-        ]
-        found: dict[tuple[str, ByteRange], Blob | None] = {}
-
-        async def get(request: tuple[str, ByteRange, Iterable[ByteRange]]) -> None:
-            key, whole, members = request
-            try:
-                blob = await self.storage.get_async(key, whole)
-            except StorageError:
-                return  # What is at fault shows one by one.
-            for place in members:
-                part = blob
-                if blob is not None:
-                    # Copied: what is kept of an index does not keep the rest.
-                    data = bytes(blob.data[place.start - whole.start : place.stop - whole.start])
-                    part = blob._replace(data=data)
-                found[key, place] = part
-
-        await throttle(requests, get)
-        return found
-
-    async def fetch_many(self, ids: Iterable[int], deliver: Deliver, throttle: Throttle) -> None:
-        """Fetch many objects with as few requests as it takes, in any order."""
-        found: dict[str, dict[ByteRange, list[_Wanted]]] = {}
-        for object_id, each in (await self.find_many(ids, throttle)).items():
-            if each is None or each.place.start == each.place.stop:
-                await deliver(object_id, None if each is None else _NO_BYTES)
-            else:
-                self.check_size(each.place, each.key)
-                wanted = _Wanted(object_id, each.version)
-                found.setdefault(each.key, {}).setdefault(each.place, []).append(wanted)
-        await self._fetch_ranges(found, deliver, throttle)
-
-    async def _index_for(
-        self, location: ShardLocation, object_ids: Iterable[int], *, fresh: bool
-    ) -> KnownIndex:
-        """The index of a minishard, read anew if it lacks an object and is not fresh."""
-        key = self.key(location)
-        known = self._known(location)
-        if known is not None:
-            there = [known.index.find(object_id) is not None for object_id in object_ids]
-            if not fresh and all(there):
-                return known
-            # What was deleted meanwhile must not be said to be there.
-            still = self._is_still(known, location, trusted=not (fresh and any(there)))
-            if await self._run_async(key, still):
-                return known
-        return await self._run_async(key, self._index_steps(location))
-
-    async def _fetch_ranges(
-        self,
-        found: Mapping[str, Mapping[ByteRange, Sequence[_Wanted]]],
-        deliver: Deliver,
-        throttle: Throttle,
-    ) -> None:
-        requests = [
-            (key, whole, members)
-            for key, ranges in found.items()
-            for whole, members in coalesce(
-                ranges, max_gap=MAX_GAP_BYTES, max_bytes=MAX_REQUEST_BYTES
-            )
-        ]
-
-        async def fetch(request: tuple[str, ByteRange, Iterable[ByteRange]]) -> None:
-            key, whole, members = request
-            try:
-                blob = await self.storage.get_async(key, whole)
-            except StorageError:
-                # Which object is at fault, and whether the shard was exchanged, shows one by one.
-                blob = None
-            view = memoryview(b"" if blob is None else blob.data)
-            for place in members:
-                data = view[place.start - whole.start : place.stop - whole.start]
-                for object_id, version in found[key][place]:
-                    if blob is not None and blob.version == version:
-                        await deliver(object_id, self._checked(Blob(data, None), place, key))
-                    else:
-                        await deliver(object_id, await self._fetch_alone(object_id))
-
-        await throttle(requests, fetch)
-
-    async def _fetch_alone(self, object_id: int) -> Blob | None:
+    async def fetch_async(self, object_id: int) -> Blob | None:
         location = locate(self.sharding, object_id)
-        steps = self._object_steps(location, object_id)
-        return await self._run_async(self.key(location), steps)
+        steps = self.object_steps(location, object_id)
+        return await self.run_async(self.key(location), steps)
 
     def check_size(self, place: ByteRange, key: str) -> None:
         """Refuse to read more than any such object can be."""
@@ -408,7 +220,7 @@ class ShardReader:
             f"it was exchanged for another each of the {_MOST_LOOKS} times it was read", key
         )
 
-    def _checked(self, blob: Blob | None, place: ByteRange, key: str) -> Blob:
+    def checked(self, blob: Blob | None, place: ByteRange, key: str) -> Blob:
         """An object's bytes in a shard, exactly as many as the index says."""
         size = place.stop - place.start
         if blob is None or len(blob.data) != size:
@@ -419,23 +231,26 @@ class ShardReader:
             )
         return Blob(blob.data, None if self.sharding.data_encoding == "raw" else "gzip")
 
+    def _url(self, location: ShardLocation) -> str:
+        return f"{self.storage.url}/{self.key(location)}"
+
     def _error(self, message: str, key: str) -> ChunkError | ObjectError:
         return self.error(f"{self.storage.url}/{key}: {message}", key=key)
 
     def minishard_index(self, location: ShardLocation) -> MinishardIndex:
         """The index of a minishard as it is stored now. For threads."""
-        return self._run(self.key(location), self._index_steps(location)).index
+        return self._run(self.key(location), self.index_steps(location)).index
 
     async def minishard_index_async(self, location: ShardLocation) -> MinishardIndex:
         """As `minishard_index`, from any event loop."""
-        known = await self._run_async(self.key(location), self._index_steps(location))
+        known = await self.run_async(self.key(location), self.index_steps(location))
         return known.index
 
     @staticmethod
-    def _entry_range(location: ShardLocation) -> ByteRange:
+    def entry_range(location: ShardLocation) -> ByteRange:
         return ByteRange(16 * location.minishard, 16 * location.minishard + 16)
 
-    def _entry(self, data: Buffer, key: str) -> ByteRange | None:
+    def entry(self, data: Buffer, key: str) -> ByteRange | None:
         if len(data) != 16:
             raise self._error(f"the shard index ends after {len(data)} of 16 bytes", key)
         try:
@@ -446,7 +261,7 @@ class ShardReader:
             raise self._error(f"the minishard index is {place.stop - place.start} bytes", key)
         return place
 
-    def _remember(self, location: ShardLocation, blob: Blob, place: ByteRange) -> KnownIndex:
+    def remember(self, location: ShardLocation, blob: Blob, place: ByteRange) -> KnownIndex:
         key = self.key(location)
         try:
             if len(blob.data) != place.stop - place.start:
@@ -465,3 +280,21 @@ class ShardReader:
             return data
         limit = self.most_index_bytes
         return content.undo(data, "gzip", limit=limit, allow_zlib=True)
+
+
+def _run_on(shard: Blob | None, steps: Steps[T], url: str) -> T:
+    """Carry steps out on a whole shard."""
+    try:
+        wanted = next(steps)
+        while True:
+            if shard is None:
+                wanted = steps.send(None)
+            elif wanted.stop > len(shard.data):
+                get = Get(key="", byte_range=wanted)
+                wanted = steps.throw(get.past_end(len(shard.data), url))
+            else:
+                data = memoryview(shard.data)[wanted.start : wanted.stop]
+                wanted = steps.send(shard._replace(data=data))
+    except StopIteration as done:
+        result: T = done.value
+        return result

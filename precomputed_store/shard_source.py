@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from precomputed_store.cached import cached_property
-from precomputed_store.chunk_source import ChunkBytes, Deliver, Throttle
+from precomputed_store.chunk_source import ChunkBytes, Deliver, Fetched, Throttle
 from precomputed_store.codecs import content
-from precomputed_store.codecs.base import Buffer
+from precomputed_store.codecs.base import Buffer, Ranges
 from precomputed_store.errors import ChunkError
 from precomputed_store.grid import XYZ
 from precomputed_store.metadata import ShardingSpec
+from precomputed_store.shard_batch import ShardBatch
 from precomputed_store.shard_reader import ShardReader
 from precomputed_store.sharding import (
     MAX_MINISHARD_INDEX_BYTES,
@@ -51,7 +52,18 @@ class ShardSource:
             most_index_bytes=min(index_bytes, MAX_MINISHARD_INDEX_BYTES),
             noun="chunk",
             error=ChunkError,
+            objects_per_shard=self._chunks_per_shard,
         )
+
+    @property
+    def _chunks_per_shard(self) -> int | None:
+        """How many chunks a shard has that does not lie at the edge of the volume."""
+        spec, grid = self.sharding, self.chunks.scale.grid
+        if spec.hash != "identity":
+            return None
+        box = 1 << (spec.preshift_bits + spec.minishard_bits)
+        # With few shards, each holds several boxes of chunks.
+        return min(grid.num_cells, max(box, -(-grid.num_cells >> spec.shard_bits)))
 
     def key(self, cell: XYZ) -> str:
         return self._reader.key(locate(self.sharding, self.chunks.scale.grid.chunk_id(cell)))
@@ -59,13 +71,16 @@ class ShardSource:
     def fetch(self, cell: XYZ) -> Blob | None:
         return self._reader.fetch(self.chunks.scale.grid.chunk_id(cell))
 
+    def fetch_box(self, cell: XYZ, box: Ranges) -> Fetched:
+        return Fetched(self.fetch(cell))
+
     async def fetch_many(self, cells: Sequence[XYZ], deliver: Deliver, throttle: Throttle) -> None:
         by_id = {self.chunks.scale.grid.chunk_id(cell): cell for cell in cells}
 
         async def deliver_cell(chunk_id: int, blob: Blob | None) -> None:
             await deliver(by_id[chunk_id], blob)
 
-        await self._reader.fetch_many(by_id, deliver_cell, throttle)
+        await ShardBatch(self._reader, throttle).fetch(by_id, deliver_cell)
 
     def check_size(self, place: ByteRange, key: str) -> None:
         """Refuse to read more for a chunk than any chunk of this scale can be."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -25,6 +25,7 @@ from precomputed_store.progress import Advance
 from precomputed_store.shard_assembly import (
     Piece,
     ShardAssembler,
+    ShardPlace,
     assemble_pieces,
     assemble_shard,
     in_shard_order,
@@ -120,6 +121,25 @@ class ShardWriter(RegionWriter):
         else:
             self._update(shard, chunks)
 
+    def store_ordered(
+        self, shard: int, chunks: Iterable[tuple[ShardPlace, Buffer | None]]
+    ) -> None:
+        """Replace a shard by chunks that come in its order; each is held once.
+
+        Parameters
+        ----------
+        shard : int
+        chunks : iterable of ((int, int), bytes or None)
+            As `in_shard_order` says, with what is to be stored of each; None: nothing.
+        """
+        assembler = ShardAssembler(self.spec, compress_level=self.options.compress_level)
+        empty = True
+        for (minishard, chunk_id), chunk in chunks:
+            if chunk is not None:
+                assembler.add(minishard, chunk_id, chunk)
+                empty = False
+        self._replace(shard, None if empty else assembler.finish())
+
     def store_region(self, region: Box, chunks: EncodedChunks) -> None:
         """Write the encoded chunks of a region, which is a union of whole chunks."""
         whole = unit_grid(self.array.scale).is_aligned(region)
@@ -185,16 +205,14 @@ class ShardWriter(RegionWriter):
     ) -> None:
         """Encode a shard's chunks in its order, straight into the file to be."""
         by_id = {self.grid.chunk_id(cell): cell for cell in cells}
-        assembler = self._assembler()
-        order = in_shard_order(self.spec, by_id)
-        empty = True
-        while group := list(itertools.islice(order, _GROUP)):
-            packed = self._pack_all([by_id[i] for _, i in group], region, data, advance)
-            for (minishard, chunk_id), chunk in zip(group, packed, strict=True):
-                if chunk is not None:
-                    assembler.add(minishard, chunk_id, chunk)
-                    empty = False
-        self._replace(shard, None if empty else assembler.finish())
+
+        def packed() -> Iterator[tuple[ShardPlace, bytes | None]]:
+            order = in_shard_order(self.spec, by_id)
+            while group := list(itertools.islice(order, _GROUP)):
+                chunks = self._pack_all([by_id[i] for _, i in group], region, data, advance)
+                yield from zip(group, chunks, strict=True)
+
+        self.store_ordered(shard, packed())
 
     def _write_part(
         self,
@@ -309,9 +327,6 @@ class ShardWriter(RegionWriter):
 
         run_batches(pack, range(len(cells)), workers=num_cores())
         return packed
-
-    def _assembler(self) -> ShardAssembler:
-        return ShardAssembler(self.spec, compress_level=self.options.compress_level)
 
     def _assembled(self, chunks: Mapping[int, Buffer]) -> bytearray | None:
         """The shard with these chunks; None if there are none."""

@@ -85,6 +85,44 @@ def test_a_corrupt_chunk_names_object_voxels_and_cause(
     assert isinstance(pickle.loads(pickle.dumps(caught.value)), ps.ChunkError)
 
 
+@pytest.mark.parametrize("wrong", [b"", bytes(400), bytes(7999), bytes(8001)])
+def test_a_part_of_a_corrupt_raw_chunk_is_an_error_too(folder: Path, wrong: bytes) -> None:
+    """Also where only those bytes would be read, 400 for a plane, that the part needs."""
+    a_chunk(folder).write_bytes(wrong)
+    volume = ps.open_volume(folder)
+    with pytest.raises(ps.ChunkError, match="21-41_2-22_3-23"):
+        volume[21:41, 2:22, 5]
+    with pytest.raises(ps.ChunkError, match="21-41_2-22_3-23"):
+        volume.read_points(np.array([[25, 5, 5], [25, 5, 6]]))
+
+
+def test_a_part_of_a_missing_raw_chunk_is_the_fill_value_or_an_error(
+    folder: Path, data: np.ndarray
+) -> None:
+    a_chunk(folder).unlink()
+    data[20:40, 0:20, 0:20] = 0
+    np.testing.assert_array_equal(ps.open_volume(folder)[:, :, 5], data[:, :, 2:3])
+    with pytest.raises(ps.MissingChunkError, match="21-41_2-22_3-23"):
+        ps.open_volume(folder, missing="raise")[:, :, 5]
+
+
+def test_no_more_of_a_raw_chunk_is_read_than_is_wanted(
+    folder: Path, data: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = ps.open_volume(folder)
+    sizes = []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda *args: sizes.append(args[1]) or pread(*args))
+    np.testing.assert_array_equal(volume[3:9, 5:7, 7], data[2:8, 3:5, 4:5])
+    assert sizes == [2 * 20]
+    np.testing.assert_array_equal(volume[3:9, 5:7, 7:10], data[2:8, 3:5, 4:7])
+    assert sizes == [2 * 20, 3 * 20 * 20]
+    points = np.array([[3, 5, 7], [8, 6, 9], [50, 41, 32]])
+    expected = data[*(points - (1, 2, 3)).T, 0]
+    np.testing.assert_array_equal(volume.read_points(points), expected)
+    assert sizes[2:] == [3 * 20 * 20, 10]
+
+
 def test_a_chunk_that_may_not_be_read_is_an_error(folder: Path) -> None:
     a_chunk(folder).unlink()
     a_chunk(folder).mkdir()

@@ -624,7 +624,12 @@ def test_nothing_is_left_after_a_program_was_killed(
 
 @pytest.mark.parametrize(
     ("executable", "reason"),
-    [("/nowhere/python", "No such file"), (None, "decoder process exited with code 1")],
+    [
+        ("/nowhere/python", "No such file"),
+        ("a program that fails", "decoder process exited with code 1"),
+        (None, r"sys\.executable does not say"),
+        ("", r"sys\.executable does not say"),
+    ],
 )
 def test_a_process_that_cannot_be_started_is_unsupported_and_says_what_to_do(
     pool: Any,
@@ -633,7 +638,7 @@ def test_a_process_that_cannot_be_started_is_unsupported_and_says_what_to_do(
     executable: str | None,
     reason: str,
 ) -> None:
-    if executable is None:
+    if executable == "a program that fails":
         path = tmp_path / "python"
         path.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
         path.chmod(0o755)

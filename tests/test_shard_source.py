@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import signal
@@ -11,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from servers.faulty import Reply, Request
 from servers.web import WebServer
 
 import precomputed_store as ps
-from precomputed_store import shard_reader
+from precomputed_store import shard_batch, shard_reader
 from precomputed_store.shard_cache import clear_index_cache, known_indices
 from tests.oracles import make_info, tensorstore_write
 
@@ -174,16 +176,101 @@ def test_a_child_forked_while_an_index_is_looked_up_reads_on(tmp_path: Path) -> 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-@pytest.mark.server
-def test_minishards_of_a_shard_are_looked_up_together(
-    web_server: WebServer, tmp_path: Path
-) -> None:
+@pytest.fixture
+def random_site(web_server: WebServer, tmp_path: Path) -> tuple[Site, np.ndarray]:
     site = Site(tmp_path, web_server)
     data = np.random.default_rng(0).integers(1, 255, SIZE, dtype=np.uint8)
     site.write(data)
+    return site, data
+
+
+def asked(server: WebServer) -> list[str | None]:
+    """The range of each request, and None for a request of a whole object."""
+    return [request.headers.get("range") for request in server.requests]
+
+
+@pytest.mark.server
+def test_minishards_of_a_shard_are_looked_up_together(
+    random_site: tuple[Site, np.ndarray], web_server: WebServer
+) -> None:
+    site, data = random_site
     volume = site.open()
     web_server.requests.clear()
-    np.testing.assert_array_equal(volume[...][..., 0], data)
-    ranges = [request.headers["range"] for request in web_server.requests]
+    np.testing.assert_array_equal(volume[:8][..., 0], data[:8])
+    ranges = asked(web_server)
     assert ranges[0] == "bytes=0-31"  # the entries of both minishards
     assert len(ranges) == 3, ranges
+
+
+@pytest.mark.server
+def test_a_shard_that_is_wanted_whole_is_one_request(
+    random_site: tuple[Site, np.ndarray], web_server: WebServer
+) -> None:
+    site, data = random_site
+    volume = site.open()
+    for _ in range(2):
+        web_server.requests.clear()
+        np.testing.assert_array_equal(volume[...][..., 0], data)
+        assert asked(web_server) == [None]
+    # And its indices are known since.
+    web_server.requests.clear()
+    np.testing.assert_array_equal(volume[:8, :8, :8][..., 0], data[:8, :8, :8])
+    assert len(asked(web_server)) == 1
+    assert asked(web_server) != [None]
+
+
+@pytest.mark.server
+def test_a_shard_that_is_too_long_for_one_request_is_asked_for_so_once(
+    random_site: tuple[Site, np.ndarray], web_server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, data = random_site
+    monkeypatch.setattr(shard_batch, "MAX_REQUEST_BYTES", 1000)
+    monkeypatch.setattr(shard_batch, "_large", set())
+    for tries in (1, 0):
+        volume = site.open()
+        web_server.requests.clear()
+        np.testing.assert_array_equal(volume[...][..., 0], data)
+        assert asked(web_server).count(None) == tries
+        assert len(asked(web_server)) > 3
+
+
+@pytest.mark.server
+def test_a_whole_shard_that_the_server_compresses_is_read_in_ranges(
+    random_site: tuple[Site, np.ndarray], web_server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, data = random_site
+    respond = web_server.respond
+
+    def compressing(request: Request) -> Reply:
+        reply = respond(request)
+        if reply.status == 200 and request.path.endswith(".shard"):
+            headers = {**reply.headers, "Content-Encoding": "gzip"}
+            return Reply(status=200, headers=headers, body=gzip.compress(reply.body))
+        return reply
+
+    monkeypatch.setattr(web_server, "respond", compressing)
+    np.testing.assert_array_equal(site.open()[...][..., 0], data)
+
+
+@pytest.mark.server
+def test_a_whole_shard_that_ends_early_is_an_error(
+    random_site: tuple[Site, np.ndarray], web_server: WebServer
+) -> None:
+    site, _ = random_site
+    shard = site.folder / "8_8_8" / "0.shard"
+    for length in (0, 7, 40, shard.stat().st_size - 1):
+        web_server.add("/layer/8_8_8/0.shard", shard.read_bytes()[:length])
+        volume = site.open()
+        with pytest.raises(ps.PrecomputedError, match=r"0\.shard"):
+            volume[...]
+
+
+@pytest.mark.server
+@pytest.mark.filterwarnings("ignore::precomputed_store.MissingDataWarning")
+def test_a_whole_shard_that_is_not_there_is_missing(
+    random_site: tuple[Site, np.ndarray], web_server: WebServer
+) -> None:
+    site, _ = random_site
+    site.open()
+    del web_server.pages["/layer/8_8_8/0.shard"]
+    assert not site.open()[...].any()

@@ -851,6 +851,30 @@ def test_a_graph_is_built_without_a_task_for_each_block(tmp_path: Path) -> None:
     assert len(pickle.dumps(delayed.dask)) < 100_000
 
 
+@pytest.mark.parametrize("dims", [("x", "y", "z"), ("channel", "z", "y", "x")])
+@pytest.mark.parametrize("compute", ["array", "blocks"])
+def test_making_and_writing_a_block_is_one_task(
+    tmp_path: Path, dims: tuple[str, ...], compute: str
+) -> None:
+    """Otherwise every block goes from process to process before it is written."""
+    chunks = tuple(((1,) if name == "channel" else (8, 8)) for name in dims)
+    array = (
+        da.map_blocks(_ones, chunks=chunks, dtype=np.uint8)
+        if compute == "blocks"
+        else da.ones(tuple(map(sum, chunks)), chunks=chunks, dtype=np.uint8) * np.uint8(3) + 1
+    )
+    delayed = ps.to_precomputed(
+        array, tmp_path, dims=dims, resolution=(8, 8, 8), chunk_size=(8, 8, 8), compute=False
+    )
+    assert len(dict(delayed.__dask_graph__())) == 8 + 1
+    delayed.compute()
+    assert (ps.open_volume(tmp_path)[...] == (1 if compute == "blocks" else 4)).all()
+
+
+def _ones(block_info: dict[Any, Any]) -> np.ndarray:
+    return np.ones(block_info[None]["chunk-shape"], np.uint8)
+
+
 def test_a_task_that_runs_twice_changes_nothing(tmp_path: Path, voxels: np.ndarray) -> None:
     delayed: Any = ps.to_precomputed(
         da.from_array(voxels, chunks=9),

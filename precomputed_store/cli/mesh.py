@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -16,6 +18,8 @@ from precomputed_store.cli.scheduler import scheduler, scheduler_options
 from precomputed_store.cli.text import console
 
 __all__ = ["command"]
+
+_BITS: dict[str | None, Literal[10, 16] | None] = {None: None, "10": 10, "16": 16}
 
 
 class _Lods(click.ParamType[Any]):
@@ -44,13 +48,15 @@ def command() -> None:
 @click.option("--folder", help="Relative to the layer. Default: what its info links, or mesh.")
 @sharding_option(default="none", more="none, ")
 @click.option("--lods", type=_Lods(), default="auto", help="Levels of detail. Default: auto.")
-@click.option("--bits", type=click.Choice(["10", "16"]), default="16", help="Of coordinates.")
+@click.option("--bits", type=click.Choice(["10", "16"]), help="Of coordinates. Default: 16.")
 @click.option(
     "--min-voxels", type=click.IntRange(min=0), default=0, help="Leave smaller ones out."
 )
 @click.option("--smooth", type=click.IntRange(min=0), default=0, help="Rounds of smoothing.")
 @click.option("--simplify", type=float, default=1.0, help="So many times fewer triangles.")
 @click.option("--block", type=Numbers("X,Y,Z", whole=True), help="Voxels that a task holds.")
+@click.option("--overwrite", is_flag=True, help="Replace all meshes of the folder.")
+@click.option("--resume", is_flag=True, help="Go on with a job that was interrupted.")
 @scheduler_options
 @click.option("--progress/--no-progress", default=None, help="Default: on a terminal.")
 @storage_option
@@ -62,7 +68,7 @@ def make(url: str, ids: tuple[int, ...], **options: Any) -> None:
     precomputed mesh make labels 17 42 --kind legacy --smooth 10
     """
     progress = sys.stderr.isatty() if options["progress"] is None else options["progress"]
-    with scheduler(options["scheduler"], options["workers"]):
+    with scheduler(options["scheduler"], options["workers"]), _in_words_of_options():
         source = ps.make_meshes(
             url,
             ids=ids or None,
@@ -71,15 +77,26 @@ def make(url: str, ids: tuple[int, ...], **options: Any) -> None:
             folder=options["folder"],
             sharding=read_sharding(options["sharding"]),
             lods=options["lods"],
-            vertex_quantization_bits=10 if options["bits"] == "10" else 16,
+            vertex_quantization_bits=_BITS[options["bits"]],
             min_voxels=options["min_voxels"],
             smooth=options["smooth"],
             simplify=options["simplify"],
             block_shape=options["block"],
+            mode="w" if options["overwrite"] else "a",
+            resume=options["resume"],
             progress=progress,
             storage_options=options["storage_options"] or None,
         )
     console().print(str(source).strip("<>"), soft_wrap=True, markup=False)
+
+
+@contextmanager
+def _in_words_of_options() -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError as error:
+        text = str(error).replace("resume=True", "--resume").replace("mode='w'", "--overwrite")
+        raise FileExistsError(text) from error
 
 
 @command.command()

@@ -46,7 +46,7 @@ def command(url: str, **options: Any) -> None:
     if options["dry_run"]:
         return
     if not options["yes"]:
-        click.confirm("Remove this?", abort=True, err=True)
+        click.confirm(f"Remove {removal.amount}?", abort=True, err=True)
     shown = removal.is_long if options["progress"] is None else options["progress"]
     removal.carry_out(progress=shown)
     out.print("removed")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from precomputed_store.copying.removal import Removal, ShardEdit, existing, list_tree
+from precomputed_store.copying.removal import Removal, ShardEdit, Sizes, list_tree, stored_among
 from precomputed_store.errors import UnsupportedError
 from precomputed_store.grid import Box
 from precomputed_store.layer import Layer, ScaleSelector, open_layer
@@ -17,7 +17,7 @@ from precomputed_store.shard_writer import ShardWriter
 from precomputed_store.sharding import locate
 from precomputed_store.storage import Storage
 from precomputed_store.write_plan import unit_grid
-from precomputed_store.writing.erase import stored_objects
+from precomputed_store.writing.erase import stored_objects, stored_sizes
 from precomputed_store.writing.place import find_box
 from precomputed_store.writing.record import RECORD_KEY
 
@@ -87,9 +87,9 @@ def delete(
     ...     resolution=(8, 8, 8), chunk_size=(32, 32, 32),
     ... )
     >>> print(ps.delete("memory://example/gone", scale=0, region={"x": slice(32, 64)}))
-    memory://example/gone: region [32:64, 0:64, 0:64] of scale '8_8_8': 4 objects
+    memory://example/gone: region [32:64, 0:64, 0:64] of scale '8_8_8': 4 objects (128 KiB)
     >>> print(ps.delete("memory://example/gone", dry_run=True))
-    memory://example/gone: the layer: 5 objects
+    memory://example/gone: the layer: 5 objects (128.3 KiB)
     """
     removal = plan_deletion(
         url,
@@ -133,18 +133,30 @@ def _whole_layer(layer: Layer, *, linked: bool) -> Removal:
     storage, info = layer.storage, layer.info
     _refuse(layer, info.scales)
     folders = [scale.key for scale in info.scales if scale.key is not None]
-    keys = [key for folder in folders for key in stored_objects(storage, folder)]
+    found = {key: size for folder in folders for key, size in stored_sizes(storage, folder)}
     for link in info.links.values() if linked else ():
         if ".." in link.split("/") or not link.strip("/"):
             raise UnsupportedError(
                 f"{storage.url}: the linked folder {link!r} lies outside of the layer's, where "
                 "other layers may share it: remove it yourself, and call without linked=True"
             )
-        keys += list_tree(storage, link.strip("/"))
-    keys += existing(storage, ["provenance", RECORD_KEY])
+        found |= list_tree(storage, link.strip("/"))
+    found |= stored_among(storage, ["provenance", RECORD_KEY])
+    found.pop("info", None)
+    found |= {"info": None, **stored_among(storage, ["info"])}
     return Removal(
-        storage=storage, what="the layer", keys=(*dict.fromkeys(keys), "info"), prune=("",)
+        storage=storage,
+        what="the layer",
+        keys=tuple(found),
+        num_bytes=_total(found),
+        prune=("",),
     )
+
+
+def _total(found: Sizes) -> int | None:
+    """Bytes of all objects, if they are known of each."""
+    known = [size for size in found.values() if size is not None]
+    return sum(known) if len(known) == len(found) else None
 
 
 def _whole_scale(layer: Layer, scale: Scale) -> Removal:
@@ -153,11 +165,12 @@ def _whole_scale(layer: Layer, scale: Scale) -> Removal:
             f"{layer.storage.url}: {scale.key!r} is the only scale that can be used; without "
             "scale= the whole layer is removed"
         )
-    keys = tuple(stored_objects(layer.storage, scale.key))
+    found = dict(stored_sizes(layer.storage, scale.key))
     return Removal(
         storage=layer.storage,
         what=f"scale {scale.key!r}",
-        keys=keys,
+        keys=tuple(found),
+        num_bytes=_total(found),
         prune=(scale.key,),
         entry=scale.key,
     )
@@ -177,21 +190,27 @@ def _region_of(layer: Layer, scale: Scale, region: Box) -> Removal:
         return _region_of_shards(layer, scale, region, what)
     keys = (f"{scale.key}/{grid.chunk_name(cell)}" for cell in grid.cells(region))
     found = _found(layer.storage, scale, keys, num=sum(1 for _ in grid.cells(region)))
-    return Removal(storage=layer.storage, what=what, keys=tuple(found))
+    return Removal(storage=layer.storage, what=what, keys=tuple(found), num_bytes=_total(found))
 
 
 def _region_of_shards(layer: Layer, scale: Scale, region: Box, what: str) -> Removal:
     writer = ShardWriter(array=layer.array(scale.key))
     whole = {writer.key(shard): shard for shard in _whole_shards(writer, region)}
     every = {writer.key(shard): shard for shard in writer.shards_of(region)}
-    found = list(_found(layer.storage, scale, every, num=len(every)))
+    found = _found(layer.storage, scale, every, num=len(every))
     edits = tuple(
         ShardEdit(writer=writer, shard=every[key], region=region)
         for key in found
         if key not in whole
     )
-    keys = tuple(key for key in found if key in whole)
-    return Removal(storage=layer.storage, what=what, keys=keys, edits=edits)
+    going = {key: size for key, size in found.items() if key in whole}
+    return Removal(
+        storage=layer.storage,
+        what=what,
+        keys=tuple(going),
+        num_bytes=_total(going),
+        edits=edits,
+    )
 
 
 def _whole_shards(writer: ShardWriter, region: Box) -> list[int]:
@@ -205,15 +224,15 @@ def _whole_shards(writer: ShardWriter, region: Box) -> list[int]:
     return [locate(writer.spec, grid.chunk_id(first)).shard for first in firsts]
 
 
-def _found(storage: Storage, scale: Scale, keys: Iterable[str], *, num: int) -> list[str]:
+def _found(storage: Storage, scale: Scale, keys: Iterable[str], *, num: int) -> Sizes:
     """Those of some keys that are stored: asked for one by one where they are few."""
     if ".." in scale.key.split("/") or num > _FEW:
-        stored = set(stored_objects(storage, scale.key))
-        return [key for key in keys if key in stored]
+        stored = dict(stored_sizes(storage, scale.key))
+        return {key: stored[key] for key in keys if key in stored}
     if scale.sharding is None:
         # Nested folders are not taken for absent chunks.
         next(stored_objects(storage, scale.key), None)
-    return existing(storage, keys)
+    return stored_among(storage, keys)
 
 
 def _refuse(layer: Layer, scales: Iterable[Scale | DamagedScale]) -> None:

@@ -11,13 +11,13 @@ import numpy as np
 
 from precomputed_store.cached import cached_property
 from precomputed_store.codecs import content
-from precomputed_store.copying.links import KeyPair, folder_stage, list_pairs
+from precomputed_store.copying.links import LinkedObject, folder_stage, list_pairs, old_objects
 from precomputed_store.copying.places import refuse_alias, refuse_overlap
 from precomputed_store.copying.plan import CopyPlan, ScaleCopy, with_links
 from precomputed_store.copying.request import CopyRequest, make_plan
 from precomputed_store.copying.stages import ScaleTask, scale_stage
 from precomputed_store.engine import ChunkedArray
-from precomputed_store.errors import VolumeNotFoundError
+from precomputed_store.errors import MetadataError, VolumeNotFoundError
 from precomputed_store.info_edits import edit_info, with_scales
 from precomputed_store.layer import Layer, create, open_layer
 from precomputed_store.metadata import Scale, VolumeInfo
@@ -76,7 +76,7 @@ class CopyJob:
     storage : Storage
         The destination.
     plan : CopyPlan
-    pairs : sequence of (str, str)
+    pairs : sequence of LinkedObject
         Objects of linked folders, where they are and where they go.
     replaces : Replacement or None
         What has to be removed first.
@@ -90,7 +90,7 @@ class CopyJob:
     layer: Layer
     storage: Storage
     plan: CopyPlan
-    pairs: Sequence[KeyPair] = ()
+    pairs: Sequence[LinkedObject] = ()
     replaces: Replacement | None = None
     resuming: bool = False
     is_done: bool = False
@@ -133,6 +133,8 @@ class CopyJob:
         self._copy_provenance()
 
     def _copy_provenance(self) -> None:
+        if self.resuming and self.storage.exists(_PROVENANCE):
+            return
         blob = self.layer.storage.get(_PROVENANCE)
         if blob is None:
             return
@@ -150,7 +152,11 @@ class CopyJob:
         if not self.is_done:
             stages = [scale_stage(self._task(scale)) for scale in self.plan.scales]
             if self.pairs:
-                stages.append(folder_stage(self.layer.storage, self.storage, self.pairs))
+                stages.append(
+                    folder_stage(
+                        self.layer.storage, self.storage, self.pairs, resuming=self.resuming
+                    )
+                )
         return WriteGraph(
             stages=stages,
             finish=CopyFinish(storage=self.storage, info=self.plan.info),
@@ -218,21 +224,37 @@ def _placed(job: CopyJob) -> CopyJob:
     if request.resume and _is_finished(job):
         return replace(job, is_done=True)
     keys = [scale.target.key for scale in job.plan.scales]
-    if request.mode == "w":
-        return replace(job, replaces=plan_replacement(storage, keys=keys))
-    refuse_what_is_there(storage, keys)
-    return job
+    folders = [new for _, new in job.plan.folders]
+    if request.mode != "w":
+        refuse_what_is_there(storage, keys)
+        old_objects(storage, folders, linked=())
+        return job
+    replaces = plan_replacement(storage, keys=keys)
+    old = old_objects(storage, folders, linked=_links(job)) if folders else []
+    return replace(job, replaces=None if replaces is None else replaces.also(old))
+
+
+def _links(job: CopyJob) -> list[str]:
+    """Folders that the layer links which is at the destination."""
+    try:
+        found = _layer_there(job)
+    except MetadataError:
+        return []
+    return [] if found is None else list(found.info.links.values())
 
 
 def _is_finished(job: CopyJob) -> bool:
     """Whether the layer is there as the job would leave it."""
+    found = _layer_there(job)
+    return found is not None and found.info == job.plan.info
+
+
+def _layer_there(job: CopyJob) -> Layer | None:
+    storage = job.storage
     try:
-        found = open_layer(
-            job.storage.url, storage_options=job.storage.storage_options, root=job.storage.root
-        )
+        return open_layer(storage.url, storage_options=storage.storage_options, root=storage.root)
     except VolumeNotFoundError:
-        return False
-    return found.info == job.plan.info
+        return None
 
 
 def _check(scale: ScaleCopy, info: VolumeInfo, storage: Storage, request: CopyRequest) -> None:

@@ -21,16 +21,17 @@ __all__ = [
     "with_links",
 ]
 
-Way: TypeAlias = Literal["shards", "chunks", "images", "voxels"]
+Way: TypeAlias = Literal["shards", "chunks", "images", "recoded", "voxels"]
 """``shards``: whole files as they are. ``chunks``: encoded chunks as they are. ``images``:
-encoded chunks from jpeg to jxl or back without voxels in between. ``voxels``: decoded and
-encoded again."""
+encoded chunks from jpeg to jxl or back without voxels in between. ``recoded``: each chunk
+decoded and encoded again by itself. ``voxels``: blocks of voxels, cut into other chunks."""
 
 _WHAT: dict[Way, str] = {
     "shards": "shard files as they are",
     "chunks": "encoded chunks as they are",
     "images": "encoded chunks from one image format to the other, without decoding",
-    "voxels": "voxels, decoded and encoded again",
+    "recoded": "chunks, each decoded and encoded again by itself",
+    "voxels": "voxels, decoded and encoded again block by block",
 }
 
 
@@ -42,7 +43,7 @@ class ScaleCopy:
     ----------
     source, target : Scale
         As it is, and as it will be. Both count voxels from the same origin.
-    way : {"shards", "chunks", "images", "voxels"}
+    way : {"shards", "chunks", "images", "recoded", "voxels"}
     reason : str
         Why no shorter way is possible.
     """
@@ -107,7 +108,7 @@ def choose_way(source: Scale, target: Scale, *, recompress: bool) -> tuple[Way, 
         change = _other_codec(source.codec, target.codec)
         if transcoding(source.codec, target.codec) is not None:
             return "images", f"{change}; chunks that came from voxels are decoded"
-        return "voxels", change
+        return "recoded", change
     if target.sharding is None:
         return "chunks", "same encoding and chunks"
     if source.sharding != target.sharding:

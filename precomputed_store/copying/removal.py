@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from precomputed_store.concurrency import bounded, run_batches
 from precomputed_store.grid import Box
@@ -12,11 +13,16 @@ from precomputed_store.progress import Advance, progress_bar
 from precomputed_store.shard_cache import clear_index_cache
 from precomputed_store.shard_writer import ShardWriter
 from precomputed_store.storage import Storage, run_sync
+from precomputed_store.storage.base import Stat
 from precomputed_store.storage.listing import list_objects
+from precomputed_store.volume_summary import human_bytes
 
-__all__ = ["Removal", "ShardEdit", "existing", "list_tree"]
+__all__ = ["Removal", "ShardEdit", "Sizes", "existing", "list_tree", "stored_among"]
 
 _LONG = 1000
+
+Sizes: TypeAlias = dict[str, int | None]
+"""Key → bytes of the object; None where the storage does not tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +43,7 @@ class ShardEdit:
         self.writer.store_chunks(self.shard, gone, whole=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Removal:
     """What goes, or has gone.
 
@@ -49,6 +55,8 @@ class Removal:
         In words.
     keys : tuple of str
         Objects that go, in this order where the last of them is `info`.
+    num_bytes : int or None
+        Their size; None where the storage does not tell it of all of them.
     edits : tuple of ShardEdit
         Shards that lose some of their chunks.
     prune : tuple of str
@@ -60,6 +68,7 @@ class Removal:
     storage: Storage
     what: str
     keys: tuple[str, ...]
+    num_bytes: int | None = None
     edits: tuple[ShardEdit, ...] = ()
     prune: tuple[str, ...] = ()
     entry: str | None = None
@@ -74,11 +83,23 @@ class Removal:
         """Whether one would want to see how far it is."""
         return len(self.keys) + len(self.edits) > _LONG
 
+    def __repr__(self) -> str:
+        return f"<Removal: {self}>"
+
     def __str__(self) -> str:
-        objects = f"{len(self.keys):,} object{'' if len(self.keys) == 1 else 's'}"
-        shards = f", and chunks of {len(self.edits):,} shard(s) that stay" if self.edits else ""
         entry = ", and its entry in info" if self.entry is not None else ""
-        return f"{self.storage.url}: {self.what}: {objects}{shards}{entry}"
+        return f"{self.storage.url}: {self.what}: {self.amount}{entry}"
+
+    @property
+    def amount(self) -> str:
+        """How much that is, in words."""
+        objects = f"{len(self.keys):,} object{'' if len(self.keys) == 1 else 's'}"
+        if self.keys and self.num_bytes is not None:
+            objects += f" ({human_bytes(self.num_bytes)})"
+        if not self.edits:
+            return objects
+        shards = f"{len(self.edits):,} shard{'' if len(self.edits) == 1 else 's'}"
+        return f"{objects}, and chunks of {shards}, the rest of which is written anew"
 
     def carry_out(self, *, progress: bool = False) -> None:
         """Remove it all; what is gone already is no error."""
@@ -126,16 +147,21 @@ def _remove(storage: Storage, keys: list[str], done: Advance) -> None:
 
 def existing(storage: Storage, keys: Iterable[str]) -> list[str]:
     """Those of some keys that are stored."""
+    return list(stored_among(storage, keys))
+
+
+def stored_among(storage: Storage, keys: Iterable[str]) -> Sizes:
+    """Those of some keys that are stored, in their order, with their sizes."""
     asked = list(keys)
-    found: set[str] = set()
+    found: dict[str, Stat] = {}
 
     def ask(key: str) -> None:
-        if storage.exists(key):
-            found.add(key)
+        if (stat := storage.stat(key)) is not None:
+            found[key] = stat
 
     async def ask_async(key: str) -> None:
-        if await storage.exists_async(key):
-            found.add(key)
+        if (stat := await storage.stat_async(key)) is not None:
+            found[key] = stat
 
     async def every() -> None:
         await bounded(storage.concurrency)(asked, ask_async)
@@ -144,11 +170,11 @@ def existing(storage: Storage, keys: Iterable[str]) -> list[str]:
         run_batches(ask, asked, workers=storage.concurrency)
     else:
         run_sync(every())
-    return [key for key in asked if key in found]
+    return {key: found[key].num_bytes for key in asked if key in found}
 
 
-def list_tree(storage: Storage, folder: str) -> Iterator[str]:
-    """Every object in a folder and in those below it.
+def list_tree(storage: Storage, folder: str) -> Iterator[tuple[str, int | None]]:
+    """Every object in a folder and in those below it, with its size.
 
     Raises
     ------
@@ -160,15 +186,14 @@ def list_tree(storage: Storage, folder: str) -> Iterator[str]:
         if item.is_temporary or item.key is None:
             continue
         key = f"{folder}/{item.key}"
-        if item.is_file is None:
+        if item.is_file or item.num_bytes is not None:
+            yield key, item.num_bytes
+        elif item.is_file is None:
             unknown.append(key)
-        elif item.is_file:
-            yield key
         else:
             yield from list_tree(storage, key)
-    files = set(existing(storage, unknown))
+    files = stored_among(storage, unknown)
+    yield from files.items()
     for key in unknown:
-        if key in files:
-            yield key
-        else:
+        if key not in files:
             yield from list_tree(storage, key)

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from precomputed_store.copying.files import copy_file, copy_file_of_block
 from precomputed_store.copying.plan import ScaleCopy
 from precomputed_store.copying.tasks import (
     ChunkCopy,
     VoxelCopy,
     copy_block,
-    copy_file,
-    copy_file_of_block,
     copy_scattered,
 )
 from precomputed_store.engine import ChunkedArray
@@ -59,7 +58,7 @@ def scale_stage(task: ScaleTask) -> Stage:
 def _voxel_stage(task: ScaleTask) -> Stage:
     target = task.target
     sink = VoxelCopy(
-        writer=writer_for(target, task.options),
+        writer=writer_for(target, task.options, keep_stored=task.resuming),
         finer=task.source,
         factor=(1, 1, 1),
         method="stride",
@@ -71,7 +70,7 @@ def _voxel_stage(task: ScaleTask) -> Stage:
 def _chunk_stage(task: ScaleTask) -> Stage:
     sink = ChunkCopy(
         source=task.source,
-        writer=writer_for(task.target, task.options),
+        writer=writer_for(task.target, task.options, keep_stored=task.resuming),
         tiling=_tiling(task.target),
         verify=task.verify,
     )

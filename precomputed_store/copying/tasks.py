@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import itertools
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -15,14 +16,14 @@ from precomputed_store.codecs.base import Buffer, ChunkArray
 from precomputed_store.codecs.transcoding import transcoding
 from precomputed_store.concurrency import bounded, codec_pool, run_batches
 from precomputed_store.copying.plan import source_cell
+from precomputed_store.copying.removal import existing
 from precomputed_store.engine import ChunkedArray
-from precomputed_store.errors import ChunkError, FormatError
+from precomputed_store.errors import FormatError
 from precomputed_store.grid import XYZ, Box, ChunkGrid
 from precomputed_store.metadata import ShardingSpec
-from precomputed_store.shard_assembly import split_shard
-from precomputed_store.shard_cache import forget_shard
-from precomputed_store.shard_writer import CONTENT_TYPE, ShardWriter
-from precomputed_store.sharding import locate, locate_many, shard_name
+from precomputed_store.shard_assembly import ShardPlace, in_shard_order
+from precomputed_store.shard_writer import ShardWriter
+from precomputed_store.sharding import locate, locate_many
 from precomputed_store.storage import Blob, run_sync
 from precomputed_store.writer import ChunkWriter, RegionWriter
 from precomputed_store.writing.tasks import DONE, CoarseSink, check_shared
@@ -32,9 +33,8 @@ __all__ = [
     "ChunkCopy",
     "VoxelCopy",
     "copy_block",
-    "copy_file",
-    "copy_file_of_block",
     "copy_scattered",
+    "shard_of",
 ]
 
 _KEPT = (None, "gzip", "br", "zstd")
@@ -99,8 +99,8 @@ class ChunkCopy:
             It is empty, damaged as far as it was looked at, or cannot be encoded.
         """
         self._check(cell, blob)
-        if transcoding(self.source.scale.codec, self.writer.array.scale.codec) is not None:
-            return self._compressed(self._transcoded(cell, blob))
+        if self.source.scale.codec != self.writer.array.scale.codec:
+            return self._compressed(self._encoded(cell, blob))
         if self._stays(blob):
             return Packed(data=blob.data, content_encoding=blob.content_encoding)
         return self._compressed(self.source.unpack(cell, blob))
@@ -110,7 +110,10 @@ class ChunkCopy:
             raise self.source.chunk_error(
                 cell, FormatError("the stored object is empty (0 bytes)")
             )
-        free = self.source.scale.codec.place == "inline" and blob.content_encoding is None
+        source, target = self.source.scale.codec, self.writer.array.scale.codec
+        if source != target and transcoding(source, target) is None:
+            return  # it is going to be decoded anyway
+        free = source.place == "inline" and blob.content_encoding is None
         if self.verify or (free and blob.certain):
             self.source.decode(cell, blob)
 
@@ -131,13 +134,14 @@ class ChunkCopy:
         packed = self.writer.compress(bytes(data))
         return Packed(data=packed, content_encoding=self.writer.content_encoding)
 
-    def _transcoded(self, cell: XYZ, blob: Blob) -> bytes:
+    def _encoded(self, cell: XYZ, blob: Blob) -> bytes:
+        """A chunk in the encoding of the copy, without voxels in between where that can be."""
         source, target = self.source, self.writer.array.scale.codec
-        shape = source.chunk_shape_at(cell)
         transcode = transcoding(source.scale.codec, target)
-        assert transcode is not None
         try:
-            made = transcode(source.unpack(cell, blob), shape)
+            made = None
+            if transcode is not None:
+                made = transcode(source.unpack(cell, blob), source.chunk_shape_at(cell))
             return target.encode(source.decode(cell, blob)) if made is None else made
         except FormatError as error:
             raise source.chunk_error(cell, error) from error
@@ -148,7 +152,7 @@ def copy_block(sink: ChunkCopy, index: XYZ) -> bool:
     check_shared(sink.writer.array.storage)
     cells = list(sink.writer.array.grid.cells(sink.tiling.box(index)))
     if isinstance(sink.writer, ShardWriter):
-        _fill_shard(sink, _shard_of(sink.writer, cells[0]), cells)
+        _fill_shard(sink, shard_of(sink.writer, cells[0]), cells)
     else:
         _copy_chunks(sink, cells)
     return DONE
@@ -162,33 +166,10 @@ def copy_scattered(sink: ChunkCopy, shard: int) -> bool:
     return DONE
 
 
-def copy_file_of_block(sink: ChunkCopy, index: XYZ) -> bool:
-    """Copy the shard that a block is, as it is."""
-    first = next(sink.writer.array.grid.cells(sink.tiling.box(index)))
-    return copy_file(sink, _shard_of(sink.shard_writer, first))
-
-
-def copy_file(sink: ChunkCopy, shard: int) -> bool:
-    """Copy a shard as it is, after a look at its indices."""
-    storage = sink.writer.array.storage
-    check_shared(storage)
-    writer, source = sink.shard_writer, sink.source
-    blob = source.storage.get(f"{source.scale.key}/{shard_name(writer.spec, shard)}")
-    if blob is None:
-        return DONE
-    _check_shard(sink, shard, blob)
-    storage.put(
-        writer.key(shard),
-        blob.data,
-        content_type=CONTENT_TYPE,
-        cache_control=writer.options.cache_control,
-    )
-    forget_shard(storage, writer.key(shard))
-    return DONE
-
-
 def _copy_chunks(sink: ChunkCopy, cells: Sequence[XYZ]) -> None:
     writer = sink.writer
+    if writer.keep_stored:
+        cells = _absent(writer.array, cells)
     targets = {source_cell(sink.source.grid, writer.array.grid, cell): cell for cell in cells}
 
     def store(cell: XYZ, blob: Blob | None) -> None:
@@ -205,23 +186,45 @@ def _copy_chunks(sink: ChunkCopy, cells: Sequence[XYZ]) -> None:
     _each(sink, list(targets), store, store_async)
 
 
+def _absent(array: ChunkedArray, cells: Sequence[XYZ]) -> list[XYZ]:
+    """Those of some cells whose chunks are not stored."""
+    keys = {f"{array.scale.key}/{array.grid.chunk_name(cell)}": cell for cell in cells}
+    stored = set(existing(array.storage, keys))
+    return [cell for key, cell in keys.items() if key not in stored]
+
+
 def _fill_shard(sink: ChunkCopy, shard: int, cells: Sequence[XYZ]) -> None:
-    grid = sink.writer.array.grid
-    ids = {source_cell(sink.source.grid, grid, cell): grid.chunk_id(cell) for cell in cells}
-    chunks: dict[int, bytes | None] = {}
+    """Put a shard together in its own order, a group of chunks at a time."""
+    grid, writer = sink.writer.array.grid, sink.shard_writer
+    by_id = {grid.chunk_id(cell): source_cell(sink.source.grid, grid, cell) for cell in cells}
+
+    def packed() -> Iterator[tuple[ShardPlace, Buffer | None]]:
+        order = in_shard_order(writer.spec, by_id)
+        while group := list(itertools.islice(order, 16 * _concurrency(sink))):
+            chunks = _pack_group(sink, [by_id[chunk_id] for _, chunk_id in group])
+            for place in group:
+                yield place, chunks.get(by_id[place[1]])
+
+    writer.store_ordered(shard, packed())
+
+
+def _pack_group(sink: ChunkCopy, cells: Sequence[XYZ]) -> dict[XYZ, Buffer]:
+    """What is to be stored of some cells of the source, without those that are not stored."""
+    chunks: dict[XYZ, Buffer] = {}
 
     def keep(cell: XYZ, blob: Blob | None) -> None:
         if blob is not None:
-            chunks[ids[cell]] = bytes(sink.pack(cell, blob).data)
+            chunks[cell] = sink.pack(cell, blob).data
 
     async def keep_async(cell: XYZ, blob: Blob | None) -> None:
         await asyncio.get_running_loop().run_in_executor(codec_pool(), keep, cell, blob)
 
-    _each(sink, list(ids), keep, keep_async)
-    sink.shard_writer.store_chunks(shard, chunks, whole=True)
+    _each(sink, cells, keep, keep_async)
+    return chunks
 
 
-def _shard_of(writer: ShardWriter, cell: XYZ) -> int:
+def shard_of(writer: ShardWriter, cell: XYZ) -> int:
+    """The shard that holds a cell's chunk."""
     return locate(writer.spec, writer.grid.chunk_id(cell)).shard
 
 
@@ -244,29 +247,6 @@ def _by_shard(grid: ChunkGrid, spec: ShardingSpec) -> tuple[npt.NDArray[Any], ..
     return order, numbers, np.append(starts, len(order))
 
 
-def _check_shard(sink: ChunkCopy, shard: int, blob: Blob) -> None:
-    """Refuse a shard whose indices are damaged; decode its chunks if that was asked for."""
-    source, writer = sink.source, sink.shard_writer
-    key = f"{source.scale.key}/{shard_name(writer.spec, shard)}"
-    try:
-        if blob.content_encoding is not None:
-            raise FormatError(f"a shard cannot be compressed ({blob.content_encoding})")
-        chunks = split_shard(blob.data, writer.spec, shard=shard, num_chunks=source.grid.num_cells)
-        strays = [i for i in chunks if source.grid.cell_of_id(i) is None] if sink.verify else []
-        if strays:
-            raise FormatError(f"chunk {strays[0]} is of no place in the volume")
-    except FormatError as error:
-        raise ChunkError(f"{source.storage.url}/{key}: {error}", key=key) from error
-
-    def check(item: tuple[int, memoryview]) -> None:
-        cell = source.grid.cell_of_id(item[0])
-        if cell is not None and (sink.verify or not len(item[1])):
-            source.decode(cell, Blob(item[1], writer.content_encoding))
-
-    workers = source.storage.concurrency if sink.verify else 1
-    run_batches(check, list(chunks.items()), workers=workers)
-
-
 def _writer_of(writer: RegionWriter, packed: Packed) -> RegionWriter:
     """The writer that says of a chunk how it is compressed."""
     encoding: Any = packed.content_encoding
@@ -275,11 +255,14 @@ def _writer_of(writer: RegionWriter, packed: Packed) -> RegionWriter:
     return replace(writer, options=replace(writer.options, compress=encoding or False))
 
 
+def _concurrency(sink: ChunkCopy) -> int:
+    return max(sink.source.storage.concurrency, sink.writer.array.storage.concurrency)
+
+
 def _each(sink: ChunkCopy, cells: Sequence[XYZ], take: Take, take_async: TakeAsync) -> None:
     """Fetch cells of the source and hand each on, with as many at once as pays."""
-    source, storages = sink.source.source, (sink.source.storage, sink.writer.array.storage)
-    limit = max(storage.concurrency for storage in storages)
-    if all(storage.threaded for storage in storages):
+    source, limit = sink.source.source, _concurrency(sink)
+    if sink.source.storage.threaded and sink.writer.array.storage.threaded:
         run_batches(lambda cell: take(cell, source.fetch(cell)), cells, workers=limit)
         return
 

@@ -91,11 +91,17 @@ def _vertices(points: npt.NDArray[Any], *, bits: int) -> Points:
         raise FormatError(f"Draco positions have the shape {points.shape}; expected (n, 3)")
     if points.dtype.kind == "f" and not (np.isfinite(points) & (points % 1 == 0)).all():
         raise FormatError("Draco positions are not integers: Draco's own quantization is not used")
-    if points.size and (points.min() < 0 or points.max() >= 1 << bits):
+    if points.size and (
+        points.max() >= 1 << bits or (points.dtype.kind != "u" and points.min() < 0)
+    ):
         raise FormatError(
             f"Draco positions from {points.min()} to {points.max()}; expected 0 to {2**bits - 1}"
         )
     return points.astype(np.uint32, copy=False)
+
+
+def _has_negative(points: npt.NDArray[Any]) -> bool:
+    return points.dtype.kind != "u" and bool(points.min() < 0)
 
 
 def _faces(faces: npt.NDArray[Any], *, num_vertices: int) -> Points:

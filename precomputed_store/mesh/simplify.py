@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import Literal
 
 import numpy as np
 
 from precomputed_store.codecs.base import require
+from precomputed_store.forks import restart_in_children
 from precomputed_store.mesh.mesh import Mesh
 
 __all__ = ["levels_of_detail", "simplify"]
@@ -15,6 +17,19 @@ __all__ = ["levels_of_detail", "simplify"]
 _FACES_PER_NODE = 20_000
 _MAX_LODS = 6
 _FEWEST_FACES = 16
+
+
+class _Turns:
+    """One thread at a time: the library keeps the mesh that it is at in global variables."""
+
+    def __init__(self) -> None:
+        restart_in_children(self)
+
+    def restart(self) -> None:
+        self.lock = threading.Lock()
+
+
+_turns = _Turns()
 
 
 def simplify(mesh: Mesh, num_faces: int) -> Mesh:
@@ -30,12 +45,11 @@ def simplify(mesh: Mesh, num_faces: int) -> Mesh:
     library = require("fast_simplification", extra="meshes", purpose="simplification")
     # Near the origin: the library computes in single precision.
     origin = mesh.vertices.min(axis=0)
-    vertices, faces = library.simplify(
-        np.ascontiguousarray(mesh.vertices - origin),
-        np.ascontiguousarray(mesh.faces, np.int32),
-        target_count=num_faces,
-    )
-    return Mesh(vertices=vertices + origin, faces=faces)
+    near = np.ascontiguousarray(mesh.vertices - origin)
+    faces = np.ascontiguousarray(mesh.faces, np.int32)
+    with _turns.lock:
+        near, faces = library.simplify(near, faces, target_count=num_faces)
+    return Mesh(vertices=near + origin, faces=faces)
 
 
 def levels_of_detail(mesh: Mesh, lods: int | Literal["auto"], *, reduction: float) -> list[Mesh]:

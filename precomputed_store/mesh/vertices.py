@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["drop_unused", "is_closed", "merge_equal", "on_grid_planes", "unique_rows"]
+__all__ = [
+    "drop_unused",
+    "is_closed",
+    "merge_equal",
+    "on_grid_planes",
+    "unique_rows",
+    "without_collapsed",
+]
 
 Rows = npt.NDArray[Any]
 Faces = npt.NDArray[np.uint32]

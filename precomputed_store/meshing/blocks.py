@@ -21,12 +21,16 @@ from precomputed_store.engine import ChunkedArray
 from precomputed_store.grid import XYZ
 from precomputed_store.mesh import Mesh, legacy
 from precomputed_store.mesh.extract import Extractor
+from precomputed_store.object_steps import Request, Steps
+from precomputed_store.sharding import ByteRange
 from precomputed_store.storage import Storage
 
-__all__ = ["Block", "BlockTask", "Pieces", "block_shape_for", "blocks_of"]
+__all__ = ["Block", "BlockTask", "Pieces", "block_shape_for", "blocks_of", "stored_pieces"]
 
 _MOST_VOXELS = 1 << 23
 _BINARY = "application/octet-stream"
+_COUNT_BYTES = 8
+_ROW_BYTES = 4 * 8
 
 
 class Block(NamedTuple):
@@ -67,6 +71,9 @@ def block_shape_for(size: XYZ, chunk_size: XYZ) -> XYZ:
 class Pieces(NamedTuple):
     """What a block has of each segment: where in the block's file, and how much.
 
+    The file begins with the number of segments and, for each, these four numbers, so that a job
+    that goes on with another one need not make the pieces again.
+
     Attributes
     ----------
     ids, sizes, faces, voxels : uint64 (n,)
@@ -77,6 +84,32 @@ class Pieces(NamedTuple):
     sizes: npt.NDArray[np.uint64]
     faces: npt.NDArray[np.uint64]
     voxels: npt.NDArray[np.uint64]
+
+    @property
+    def starts(self) -> npt.NDArray[np.uint64]:
+        """Where each piece begins in the file."""
+        before = np.uint64(_COUNT_BYTES + _ROW_BYTES * len(self.ids))
+        return before + np.cumsum(self.sizes, dtype=np.uint64) - self.sizes
+
+    def to_bytes(self) -> bytes:
+        """What the file begins with."""
+        return np.uint64(len(self.ids)).tobytes() + np.stack(self, axis=1).tobytes()
+
+
+def stored_pieces(number: int) -> Steps[Pieces | None]:
+    """What a block has that was put away before; None if that was not done."""
+    (blob,) = yield [Request(str(number), ByteRange(0, _COUNT_BYTES))]
+    if blob is None:
+        return None
+    count = int(np.frombuffer(blob.data, np.uint64)[0])
+    table = np.empty((0, 4), np.uint64)
+    if count:
+        place = ByteRange(_COUNT_BYTES, _COUNT_BYTES + _ROW_BYTES * count)
+        (blob,) = yield [Request(str(number), place)]
+        if blob is None:
+            return None
+        table = np.frombuffer(blob.data, np.uint64).reshape(-1, 4)
+    return Pieces(*table.T)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,18 +138,18 @@ class BlockTask:
     def __call__(self, block: Block) -> Pieces:
         labels = self._labels(block)
         found: list[tuple[int, int, int]] = []
-        data = bytearray()
+        data: list[bytes] = []
         shift = np.array(block.start) - 0.5
         for label, vertices, faces in self.extractor(labels):
             # In voxels from the volume's corner: halves, which float32 holds exactly.
             piece = legacy.encode_fragment(Mesh(vertices=vertices + shift, faces=faces))
             found.append((label, len(piece), len(faces)))
-            data += piece
-        if data:
-            self.storage.put(str(block.number), data, content_type=_BINARY)
-        table = np.array(found, np.uint64).reshape(-1, 3)
-        counts = self._count(labels, block, table[:, 0])
-        return Pieces(table[:, 0], table[:, 1], table[:, 2], counts)
+            data.append(piece)
+        ids, sizes, faces = np.array(found, np.uint64).reshape(-1, 3).T
+        pieces = Pieces(ids, sizes, faces, self._count(labels, block, ids))
+        stored = b"".join([pieces.to_bytes(), *data])
+        self.storage.put(str(block.number), stored, content_type=_BINARY)
+        return pieces
 
     def _labels(self, block: Block) -> npt.NDArray[Any]:
         """The block's voxels (x, y, z), one layer in front, and background around the volume."""

@@ -19,7 +19,7 @@ from precomputed_store.object_steps import Request, Steps, run_steps
 from precomputed_store.sharding import ByteRange, locate_many
 from precomputed_store.storage import Storage
 
-__all__ = ["MergeTask", "PieceTable", "Shaping"]
+__all__ = ["Group", "MergeTask", "PieceTable", "Shaping"]
 
 _GROUP_BYTES = 64 << 20
 
@@ -45,7 +45,7 @@ class PieceTable(NamedTuple):
             (
                 pieces.ids,
                 np.full(len(pieces.ids), block, np.uint64),
-                np.cumsum(pieces.sizes, dtype=np.uint64) - pieces.sizes,
+                pieces.starts,
                 pieces.sizes,
                 pieces.voxels,
             )
@@ -61,7 +61,7 @@ class PieceTable(NamedTuple):
         ids, blocks, starts, sizes, _ = (column[order] for column in joined)
         return cls(ids, blocks, starts, sizes)
 
-    def groups(self, sharding: ShardingSpec | None) -> Iterator[PieceTable]:
+    def groups(self, sharding: ShardingSpec | None) -> Iterator[Group]:
         """Parts that can be stored by themselves: shards, or a few segments each."""
         if not len(self.ids):
             return
@@ -75,7 +75,19 @@ class PieceTable(NamedTuple):
             group = locate_many(sharding, self.ids)[0]
         for number in np.unique(group):
             chosen = group == number
-            yield PieceTable(*(column[chosen] for column in self))
+            yield Group(int(number), PieceTable(*(column[chosen] for column in self)))
+
+
+class Group(NamedTuple):
+    """Segments that one task stores."""
+
+    number: int
+    table: PieceTable
+
+    @property
+    def mark(self) -> str:
+        """Name of the object that says that they are stored."""
+        return f"stored-{self.number}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +135,10 @@ class MergeTask:
     writer: MeshWriter
     shaping: Shaping
 
-    def __call__(self, table: PieceTable) -> int:
-        return self.writer.write(self._meshes(table))
+    def __call__(self, group: Group) -> int:
+        count = self.writer.write(self._meshes(group.table))
+        self.pieces.put(group.mark, b"1", content_type="text/plain")
+        return count
 
     def _meshes(self, table: PieceTable) -> Iterator[tuple[int, Any]]:
         whole, first = np.unique(table.ids, return_index=True)

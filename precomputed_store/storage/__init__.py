@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from precomputed_store.storage.base import Blob, ByteRange
+from precomputed_store.storage.base import Blob, ByteRange, Get, ObjectTooLargeError
 from precomputed_store.storage.bridge import run_async, run_sync
 from precomputed_store.storage.retry import RetryPolicy
 from precomputed_store.storage.storage import Storage, open_storage
@@ -11,6 +11,8 @@ from precomputed_store.storage.update import Update
 __all__ = [
     "Blob",
     "ByteRange",
+    "Get",
+    "ObjectTooLargeError",
     "RetryPolicy",
     "Storage",
     "Update",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from precomputed_store.errors import StorageError
 from precomputed_store.storage.retry import RetryPolicy
 
 if TYPE_CHECKING:
+    from precomputed_store.storage.pieces import PutFile
     from precomputed_store.storage.update import Update
 
 __all__ = [
@@ -20,9 +22,11 @@ __all__ = [
     "ByteRange",
     "FrozenOptions",
     "Get",
+    "ObjectTooLargeError",
     "Page",
     "Place",
     "Put",
+    "Stat",
     "ThreadedBackend",
     "freeze_statuses",
     "refusal",
@@ -65,11 +69,34 @@ class Blob(NamedTuple):
         return hash(self[:3])
 
 
+class ObjectTooLargeError(StorageError):
+    """An object is longer than it may be, and was not read."""
+
+
+class Stat(NamedTuple):
+    """How an object is stored.
+
+    Attributes
+    ----------
+    num_bytes : int or None
+        Its size as stored; None where the storage does not tell.
+    content_encoding : str or None
+        As in `Blob`.
+    """
+
+    num_bytes: int | None
+    content_encoding: str | None = None
+
+
 class Page(NamedTuple):
-    """One answer of a listing: names of direct children, and where the next page begins."""
+    """One answer of a listing: names of direct children, and where the next page begins.
+
+    `sizes` are those of the objects among them, in bytes, where the storage tells.
+    """
 
     names: list[str]
     token: str | None
+    sizes: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +114,9 @@ class Get:
     def check_size(self, size: int, url: str) -> None:
         """Refuse an object (or its range) of `size` bytes that is too large."""
         if self.max_bytes is not None and size > self.max_bytes:
-            raise StorageError(f"{url}: {size} bytes or more; expected at most {self.max_bytes}")
+            raise ObjectTooLargeError(
+                f"{url}: {size} bytes or more; expected at most {self.max_bytes}"
+            )
 
     def compressed(self, encoding: str, url: str) -> StorageError:
         """A range was asked for, of bytes that exist in a compressed form only."""
@@ -149,7 +178,9 @@ class ThreadedBackend(ABC):
     """Storage whose calls block: for local disks, memory and clients without coroutines."""
 
     threaded: ClassVar[bool] = True
+    has_pieces: ClassVar[bool] = False
     has_headers: ClassVar[bool] = False
+    has_files: ClassVar[bool] = False
     can_guard: ClassVar[bool] = True
     can_delete_if: ClassVar[bool] = True
     concurrency: int
@@ -161,8 +192,15 @@ class ThreadedBackend(ABC):
     @abstractmethod
     def get(self, request: Get) -> Blob | None: ...
 
+    def get_piece(self, key: str, byte_range: ByteRange, size: int) -> Buffer | None:
+        """Where `has_pieces`: see `Storage.get_piece`."""
+        return None
+
     @abstractmethod
     def put(self, request: Put) -> None: ...
+
+    def put_file(self, request: PutFile) -> None:
+        self.put(request.held())
 
     @abstractmethod
     def delete(self, key: str) -> None: ...
@@ -171,7 +209,15 @@ class ThreadedBackend(ABC):
     def exists(self, key: str) -> bool: ...
 
     @abstractmethod
+    def stat(self, key: str) -> Stat | None: ...
+
+    @abstractmethod
     def names(self) -> Iterator[str]: ...
+
+    def sizes(self) -> Iterator[tuple[str, int | None]]:
+        """The names, each with the bytes of the object, where they are known."""
+        for name in self.names():
+            yield name, None
 
     @abstractmethod
     def update(self, request: Update) -> None: ...
@@ -181,7 +227,9 @@ class AsyncBackend(ABC):
     """Storage behind coroutines that run on fsspec's event loop only."""
 
     threaded: ClassVar[bool] = False
+    has_pieces: ClassVar[bool] = False
     has_headers: ClassVar[bool] = False
+    has_files: ClassVar[bool] = False
     can_guard: ClassVar[bool] = True
     can_delete_if: ClassVar[bool] = True
     concurrency: int = 64
@@ -196,11 +244,17 @@ class AsyncBackend(ABC):
     @abstractmethod
     async def put(self, request: Put) -> None: ...
 
+    async def put_file(self, request: PutFile) -> None:
+        await self.put(await asyncio.to_thread(request.held))
+
     @abstractmethod
     async def delete(self, key: str) -> None: ...
 
     @abstractmethod
     async def exists(self, key: str) -> bool: ...
+
+    @abstractmethod
+    async def stat(self, key: str) -> Stat | None: ...
 
     @abstractmethod
     async def page(self, token: str | None) -> Page: ...

@@ -6,6 +6,7 @@ announced, within a limit, after few redirects.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from precomputed_store.codecs.content import from_header
 from precomputed_store.errors import StorageError
-from precomputed_store.storage.base import Blob, Get
+from precomputed_store.storage.base import Blob, Get, ObjectTooLargeError
 from precomputed_store.storage.retry import (
     TRANSIENT_STATUSES,
     RetryPolicy,
@@ -115,7 +116,8 @@ async def _follow(
         call.method,
         call.url,
         headers=call.headers,
-        data=call.data,
+        # From a file, as it were: the loop does other things while much is sent.
+        data=None if call.data is None else io.BytesIO(call.data),
         allow_redirects=False,
         auto_decompress=False,
         **options,
@@ -227,7 +229,7 @@ async def _message(response: aiohttp.ClientResponse) -> bytes:
 def _too_long(status: int, get: Get | None, size: int, url: str) -> StorageError:
     if get is None or get.byte_range is None:
         most = None if get is None else get.max_bytes
-        return StorageError(f"{url}: {size} bytes or more; expected at most {most}")
+        return ObjectTooLargeError(f"{url}: {size} bytes or more; expected at most {most}")
     start, stop = get.byte_range
     if status == 200:
         return StorageError(

@@ -12,12 +12,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from precomputed_store.codecs.base import Buffer
+from precomputed_store.codecs.content import from_header
 from precomputed_store.errors import StorageError
-from precomputed_store.storage.base import AsyncBackend, Blob, Get, Page, Place, Put, refusal
+from precomputed_store.storage.base import AsyncBackend, Blob, Get, Page, Place, Put, Stat, refusal
 from precomputed_store.storage.exchange import (
     Answer,
     Call,
@@ -26,9 +27,14 @@ from precomputed_store.storage.exchange import (
     range_headers,
     timeouts,
 )
+from precomputed_store.storage.gcs_resumable import Send, send_pieces
+from precomputed_store.storage.pieces import PutFile
 from precomputed_store.storage.retry import retry_async
 from precomputed_store.storage.update import Update, changed, no_conditions, tries, write_id
 from precomputed_store.url import split_url
+
+if TYPE_CHECKING:
+    from yarl import URL
 
 __all__ = ["GcsBackend", "with_default_token"]
 
@@ -97,6 +103,39 @@ class GcsBackend(AsyncBackend):
         if answer.status >= 300:
             raise self._refusal(answer, request.key)
 
+    async def put_file(self, request: PutFile) -> None:
+        digest = await asyncio.to_thread(request.md5)
+        described = self._resource(request.put(b""), digest, {})
+        answer = await self._exchange(
+            "POST",
+            f"upload/storage/v1/b/{quote(self._bucket, safe='')}/o",
+            {"uploadType": "resumable"},
+            key=request.key,
+            headers={
+                "Content-Type": "application/json; charset=UTF-8",
+                "X-Upload-Content-Type": request.content_type,
+                "X-Upload-Content-Length": str(request.file.size),
+            },
+            data=json.dumps(described).encode(),
+        )
+        if answer.status < 300:
+            answer = await send_pieces(self._sender(answer, request.key), request)
+        if answer.status >= 300:
+            raise self._refusal(answer, request.key)
+
+    def _sender(self, begun: Answer, key: str) -> Send:
+        """What sends a piece of a file to the session that the server has opened for it."""
+        from yarl import URL
+
+        session = URL(begun.headers["Location"], encoded=True)
+        # The address of a session is its permission: no other server gets the user's.
+        own = session.origin() == URL(self._fs._location).origin()
+
+        async def send(headers: Mapping[str, str], data: bytes) -> Answer:
+            return await self._request("PUT", session, key, headers, data=data, signed=own)
+
+        return send
+
     async def update(self, request: Update) -> None:
         url = f"{self._place.url}/{request.key}"
         for wait_s in tries(url):
@@ -144,18 +183,8 @@ class GcsBackend(AsyncBackend):
         self, request: Put, condition: Mapping[str, str], metadata: Mapping[str, str]
     ) -> Answer:
         boundary = f"=={os.urandom(16).hex()}=="
-        resource = {
-            "name": self._prefix + request.key,
-            "contentType": request.content_type,
-            "contentEncoding": request.content_encoding,
-            "cacheControl": request.cache_control,
-            "metadata": dict(metadata),
-            # The server refuses a body that does not match.
-            "md5Hash": base64.b64encode(
-                hashlib.md5(request.data, usedforsecurity=False).digest()
-            ).decode(),
-        }
-        described = json.dumps({name: value for name, value in resource.items() if value})
+        digest = hashlib.md5(request.data, usedforsecurity=False).digest()
+        described = json.dumps(self._resource(request, digest, metadata))
         head = (
             f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{described}\r\n"
             f"--{boundary}\r\nContent-Type: {request.content_type}\r\n\r\n"
@@ -169,6 +198,20 @@ class GcsBackend(AsyncBackend):
             data=b"".join((head.encode(), request.data, f"\r\n--{boundary}--\r\n".encode())),
         )
 
+    def _resource(
+        self, request: Put, digest: bytes, metadata: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """What an object is to be; the server refuses a body that does not match the digest."""
+        resource = {
+            "name": self._prefix + request.key,
+            "contentType": request.content_type,
+            "contentEncoding": request.content_encoding,
+            "cacheControl": request.cache_control,
+            "metadata": dict(metadata),
+            "md5Hash": base64.b64encode(digest).decode(),
+        }
+        return {name: value for name, value in resource.items() if value}
+
     async def delete(self, key: str) -> None:
         path = f"storage/v1/{self._object(key)}"
         answer = await self._exchange("DELETE", path, {}, key=key)
@@ -176,15 +219,21 @@ class GcsBackend(AsyncBackend):
             raise self._refusal(answer, key)
 
     async def exists(self, key: str) -> bool:
+        return await self.stat(key) is not None
+
+    async def stat(self, key: str) -> Stat | None:
         path = f"storage/v1/{self._object(key)}"
-        answer = await self._exchange("GET", path, {"fields": "name"}, key=key)
-        return not self._absent(answer, key)
+        answer = await self._exchange("GET", path, {"fields": "size,contentEncoding"}, key=key)
+        if self._absent(answer, key):
+            return None
+        found = json.loads(answer.body)
+        return Stat(int(found["size"]), from_header(found.get("contentEncoding")))
 
     async def page(self, token: str | None) -> Page:
         parameters = {
             "prefix": self._prefix,
             "delimiter": "/",
-            "fields": "items(name),prefixes,nextPageToken",
+            "fields": "items(name,size),prefixes,nextPageToken",
         }
         if token is not None:
             parameters["pageToken"] = token
@@ -193,10 +242,15 @@ class GcsBackend(AsyncBackend):
         if answer.status >= 300:
             raise self._refusal(answer, "")
         listing = json.loads(answer.body)
+        sizes = {
+            item["name"][len(self._prefix) :]: int(item["size"])
+            for item in listing.get("items", ())
+            if "size" in item
+        }
         paths = [item["name"] for item in listing.get("items", ())]
         paths += [path.rstrip("/") for path in listing.get("prefixes", ())]
         names = [path[len(self._prefix) :] for path in paths if path != self._prefix]
-        return Page(names, listing.get("nextPageToken"))
+        return Page(names, listing.get("nextPageToken"), sizes)
 
     def _object(self, key: str) -> str:
         name = quote(self._prefix + key, safe="")
@@ -215,10 +269,24 @@ class GcsBackend(AsyncBackend):
     ) -> Answer:
         from yarl import URL
 
-        policy = self._place.retry
-        session = await self._fs._set_session()
+        await self._fs._set_session()
         query = urlencode({**self._fs._get_params({}), **parameters})
         target = URL(f"{self._fs._location}/{path}?{query}", encoded=True)
+        return await self._request(method, target, key, headers or {}, data=data, request=request)
+
+    async def _request(
+        self,
+        method: str,
+        target: URL,
+        key: str,
+        headers: Mapping[str, str],
+        *,
+        data: bytes | None = None,
+        request: Get | None = None,
+        signed: bool = True,
+    ) -> Answer:
+        policy = self._place.retry
+        session = await self._fs._set_session()
         own_limit = getattr(self._fs, "requests_timeout", None)
         options = {} if own_limit is None else {"timeout": own_limit}
 
@@ -226,7 +294,7 @@ class GcsBackend(AsyncBackend):
             call = Call(
                 method=method,
                 url=target,
-                headers=self._signed(headers),
+                headers=self._signed(headers) if signed else headers,
                 options=options,
                 data=data,
                 request=request,
@@ -236,9 +304,9 @@ class GcsBackend(AsyncBackend):
 
         return await retry_async(attempt, policy=policy, url=f"{self._place.url}/{key}")
 
-    def _signed(self, headers: Mapping[str, str] | None) -> dict[str, str]:
+    def _signed(self, headers: Mapping[str, str]) -> dict[str, str]:
         try:
-            signed: dict[str, str] = self._fs._get_headers(dict(headers or {}))
+            signed: dict[str, str] = self._fs._get_headers(dict(headers))
         except Exception as error:
             raise StorageError(
                 f"{self._place.url}: Google credentials are not usable: {error}. For a public "

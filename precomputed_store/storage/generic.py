@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from precomputed_store.errors import PrecomputedError, StorageError, UnsupportedError
@@ -21,6 +21,7 @@ from precomputed_store.storage.base import (
     Page,
     Place,
     Put,
+    Stat,
     ThreadedBackend,
 )
 from precomputed_store.storage.bridge import shared
@@ -82,6 +83,13 @@ class _Generic:
                     "Does this server ignore Range?"
                 )
         return Blob(bytes(data), None, certain=False)
+
+    @staticmethod
+    def _stat(found: Mapping[str, Any] | None) -> Stat | None:
+        if found is None or found.get("type") == "directory":
+            return None
+        size = found.get("size")
+        return Stat(size if isinstance(size, int) else None)
 
     def _check_encoding(self, request: Put) -> None:
         if request.content_encoding is not None:
@@ -148,6 +156,9 @@ class AsyncGenericBackend(_Generic, AsyncBackend):
 
     async def exists(self, key: str) -> bool:
         return bool(await self._tried(lambda: self._fs._exists(self._path(key)), key))
+
+    async def stat(self, key: str) -> Stat | None:
+        return self._stat(await self._tried(lambda: self._fs._info(self._path(key)), key))
 
     async def page(self, token: str | None) -> Page:
         async def names() -> list[str]:
@@ -235,6 +246,9 @@ class ThreadedGenericBackend(_Generic, ThreadedBackend):
 
     def exists(self, key: str) -> bool:
         return bool(self._tried(lambda: self._fs.exists(self._path(key)), key))
+
+    def stat(self, key: str) -> Stat | None:
+        return self._stat(self._tried(lambda: self._fs.info(self._path(key)), key))
 
     def names(self) -> Iterator[str]:
         def listed() -> list[str]:

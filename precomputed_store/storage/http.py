@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from precomputed_store.codecs.content import from_header
 from precomputed_store.errors import UnsupportedError
-from precomputed_store.storage.base import AsyncBackend, Blob, Get, Page, Place, Put, refusal
+from precomputed_store.storage.base import AsyncBackend, Blob, Get, Page, Place, Put, Stat, refusal
 from precomputed_store.storage.exchange import (
     Answer,
     Call,
@@ -53,16 +54,24 @@ class HttpBackend(AsyncBackend):
         return blob_of(answer, request, str(url))
 
     async def exists(self, key: str) -> bool:
+        return await self.stat(key) is not None
+
+    async def stat(self, key: str) -> Stat | None:
         url = self._url(key)
-        answer = await self._exchange("HEAD", url, self._headers, None)
+        # What a server would compress for the way is not how it is stored.
+        headers = {**self._headers, "Accept-Encoding": "identity"}
+        answer = await self._exchange("HEAD", url, headers, None)
         if answer.status in (400, 405, 501):
             # The server does not know HEAD.
-            return await self.get(Get(key=key)) is not None
+            blob = await self.get(Get(key=key))
+            return None if blob is None else Stat(len(blob.data), blob.content_encoding)
         if answer.status in self._place.missing_statuses:
-            return False
+            return None
         if answer.status >= 300:
             raise self._refusal(url, answer)
-        return True
+        size = answer.headers.get("Content-Length", "")
+        encoding = from_header(answer.headers.get("Content-Encoding"))
+        return Stat(int(size) if size.isdecimal() else None, encoding)
 
     async def put(self, request: Put) -> None:
         raise self._read_only()

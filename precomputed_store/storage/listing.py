@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from precomputed_store.errors import StorageError
 from precomputed_store.storage import Storage
-from precomputed_store.storage.local import is_temporary, logical_name
+from precomputed_store.storage.local_files import is_temporary, logical_name
 from precomputed_store.storage.locks import LOCK_FILE
 from precomputed_store.url import local_path
 
@@ -60,8 +60,8 @@ def list_objects(storage: Storage, folder: str) -> Iterator[StoredObject]:
     if path is not None:
         yield from _local_objects(path)
         return
-    for name in storage.list_names(folder):
-        yield StoredObject(name, name)
+    for name, num_bytes in storage.list_sizes(folder):
+        yield StoredObject(name, name, num_bytes)
 
 
 def _local_objects(folder: str) -> Iterator[StoredObject]:

@@ -15,18 +15,38 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from precomputed_store.cached import cached_property
+from precomputed_store.codecs.base import Buffer
 from precomputed_store.codecs.content import SUFFIXES
 from precomputed_store.concurrency import num_cores
 from precomputed_store.errors import StorageError
-from precomputed_store.storage.base import Blob, Get, Place, Put, ThreadedBackend
-from precomputed_store.storage.locks import LOCK_FILE, locked
-from precomputed_store.storage.pieces import OpenFile, Piece, write_pieces
+from precomputed_store.storage.base import (
+    Blob,
+    ByteRange,
+    Get,
+    Place,
+    Put,
+    Stat,
+    ThreadedBackend,
+)
+from precomputed_store.storage.local_files import (
+    MISSING,
+    changed_lately,
+    create,
+    failed,
+    identity_of,
+    logical_name,
+    opened,
+    our_errors,
+    read_blob,
+    temporary_name,
+)
+from precomputed_store.storage.locks import locked
+from precomputed_store.storage.pieces import OpenFile, Piece, PutFile, write_pieces
 from precomputed_store.storage.update import Update, no_conditions, tries
 from precomputed_store.url import local_path
 
-__all__ = ["LocalBackend", "is_temporary", "logical_name", "sweep_temporaries"]
+__all__ = ["LocalBackend"]
 
-_MISSING = (FileNotFoundError, NotADirectoryError)
 # Without O_NONBLOCK, opening a pipe would wait for ever; O_NOFOLLOW makes links fail.
 _READ = (
     os.O_RDONLY
@@ -34,13 +54,9 @@ _READ = (
     | getattr(os, "O_NONBLOCK", 0)
 )  # fmt: skip
 _NO_LINKS = _READ | getattr(os, "O_NOFOLLOW", 0)
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-# No chunk, shard or metadata name begins with a dot.
-_TEMPORARY = (".precomputed-", ".tmp")
 _MOST_TRUSTED = 100_000
 _LOOKS = 8
 _REPLACES_OPEN_FILES = os.name != "nt"
-_LATELY_S = 0.1
 
 
 _Found: TypeAlias = tuple[int, str, str | None]
@@ -56,6 +72,9 @@ class _Old(NamedTuple):
 
 
 class LocalBackend(ThreadedBackend):
+    has_pieces = hasattr(os, "pread")
+    has_files = hasattr(os, "pread")
+
     def __init__(self, place: Place) -> None:
         self.concurrency = num_cores()
         self._fsync = place.fsync
@@ -76,18 +95,54 @@ class LocalBackend(ThreadedBackend):
         try:
             if encoding is not None and request.byte_range is not None:
                 raise request.compressed(encoding, path)
-            return _blob(fd, path, encoding, request)
+            return read_blob(fd, path, encoding, request)
         except StorageError:
             raise
         except OSError as error:
-            raise _failed(path, error) from error
+            raise failed(path, error) from error
         finally:
             os.close(fd)
 
+    def get_piece(self, key: str, byte_range: ByteRange, size: int) -> Buffer | None:
+        path = self._path(key)
+        fd = self._open(path)
+        if fd is None:
+            return None
+        start, stop = byte_range
+        try:
+            found = os.fstat(fd)
+            if found.st_size != size or not stat.S_ISREG(found.st_mode):
+                return None
+            data = os.pread(fd, stop - start, start)
+        except OSError as error:
+            raise failed(path, error) from error
+        finally:
+            os.close(fd)
+        return data if len(data) == stop - start else None
+
+    def open_file(self, key: str) -> OpenFile | None:
+        """The file of an object, which is to be closed."""
+        found = self._find(self._path(key))
+        if found is None:
+            return None
+        try:
+            return opened(*found, Get(key=key))
+        except BaseException:
+            os.close(found[0])
+            raise
+
     def put(self, request: Put) -> None:
+        self._store(request, [request.data])
+
+    def put_file(self, request: PutFile) -> None:
+        self._store(request, [(0, request.file.size)], request.file)
+
+    def _store(
+        self, request: Put | PutFile, pieces: Sequence[Piece], old: OpenFile | None = None
+    ) -> None:
         path = self._path(request.key)
         target = _target(path, request.content_encoding)
-        with self._complete(path, [request.data]) as temporary, locked(os.path.dirname(path)):
+        with self._complete(path, pieces, old) as temporary, locked(os.path.dirname(path)):
             os.replace(temporary, target)
             self._remove(path, keep=target)
 
@@ -96,14 +151,14 @@ class LocalBackend(ThreadedBackend):
         self, path: str, pieces: Sequence[Piece], old: OpenFile | None = None
     ) -> Iterator[str]:
         """A file with these bytes beside `path`, which goes if it is not given another name."""
-        temporary = f"{os.path.dirname(path)}/{_temporary_name()}"
+        temporary = f"{os.path.dirname(path)}/{temporary_name()}"
         try:
             self._write(temporary, pieces, old)
             yield temporary
         except OSError as error:
             if isinstance(error, StorageError):
                 raise
-            raise _failed(path, error) from error
+            raise failed(path, error) from error
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -130,14 +185,14 @@ class LocalBackend(ThreadedBackend):
 
     def _old(self, found: _Found, request: Update) -> _Old:
         fd, name, encoding = found
-        look = _opened if _in_pieces(request) else _blob
+        look = opened if _in_pieces(request) else read_blob
         try:
-            identity = _identity(fd)
+            identity = identity_of(fd)
             return _Old(look(fd, name, encoding, request.get()), name, identity)
         except StorageError:
             raise
         except OSError as error:
-            raise _failed(name, error) from error
+            raise failed(name, error) from error
 
     def _change(self, request: Update, path: str, old: _Old | None) -> bool:
         """Store what is to be instead of what was found, if it is still that."""
@@ -147,7 +202,7 @@ class LocalBackend(ThreadedBackend):
         folder = os.path.dirname(path)
         if new is None:
             # Without the folder, it is not what it was either.
-            with contextlib.suppress(*_MISSING), _errors(path), locked(folder) as alone:
+            with contextlib.suppress(*MISSING), our_errors(path), locked(folder) as alone:
                 self._check_guard(request, path, alone=alone)
                 if self._is_still(path, old):
                     self._remove(path, keep=None)
@@ -174,7 +229,7 @@ class LocalBackend(ThreadedBackend):
         if now is None or old is None:
             same = now is None and old is None
         else:
-            same = now[1] == old.name and _identity(now[0]) == old.identity
+            same = now[1] == old.name and identity_of(now[0]) == old.identity
         if now is not None:
             os.close(now[0])
         return same
@@ -182,7 +237,7 @@ class LocalBackend(ThreadedBackend):
     def delete(self, key: str) -> None:
         path = self._path(key)
         # Not between another's look at what is stored and its write: that would undo this.
-        with contextlib.suppress(*_MISSING), _errors(path), locked(os.path.dirname(path)):
+        with contextlib.suppress(*MISSING), our_errors(path), locked(os.path.dirname(path)):
             self._remove(path, keep=None)
 
     def exists(self, key: str) -> bool:
@@ -191,6 +246,15 @@ class LocalBackend(ThreadedBackend):
             return False
         os.close(found[0])
         return True
+
+    def stat(self, key: str) -> Stat | None:
+        found = self._find(self._path(key))
+        if found is None:
+            return None
+        fd, _, encoding = found
+        status = os.fstat(fd)
+        os.close(fd)
+        return Stat(status.st_size, encoding) if stat.S_ISREG(status.st_mode) else None
 
     def names(self) -> Iterator[str]:
         folder = self._folder
@@ -201,10 +265,10 @@ class LocalBackend(ThreadedBackend):
                     name = logical_name(folder, entry.name)
                     if name is not None:
                         yield name
-        except _MISSING:
+        except MISSING:
             return
         except OSError as error:
-            raise _failed(folder, error) from error
+            raise failed(folder, error) from error
 
     def _path(self, key: str) -> str:
         path = f"{self._folder}/{key}"
@@ -251,33 +315,33 @@ class LocalBackend(ThreadedBackend):
             fd = self._open(path)
             if fd is not None:
                 return fd, path, None
-            if not _changed_lately(path.rpartition("/")[0]):
+            if not changed_lately(path.rpartition("/")[0]):
                 return None
         return None
 
     def _open(self, path: str) -> int | None:
         try:
             return os.open(path, _NO_LINKS)
-        except _MISSING:
+        except MISSING:
             return None
         except OSError as error:
             if error.errno == errno.ELOOP:
                 return self._open_link(path)
-            raise _failed(path, error) from error
+            raise failed(path, error) from error
 
     def _open_link(self, path: str) -> int:
         real = self._check_inside(path)
         try:
             return os.open(real, _READ)
-        except _MISSING as error:
+        except MISSING as error:
             raise StorageError(
                 f"{path}: a symbolic link to {real}, which is not there (annexed, not fetched?)"
             ) from error
         except OSError as error:
-            raise _failed(path, error) from error
+            raise failed(path, error) from error
 
     def _write(self, path: str, pieces: Sequence[Piece], old: OpenFile | None) -> None:
-        fd = _create(path)
+        fd = create(path)
         try:
             write_pieces(fd, pieces, old)
             if self._fsync:
@@ -291,10 +355,10 @@ class LocalBackend(ThreadedBackend):
                 continue
             try:
                 os.unlink(name)
-            except _MISSING:
+            except MISSING:
                 pass
             except OSError as error:
-                raise _failed(name, error) from error
+                raise failed(name, error) from error
 
 
 def _target(path: str, content_encoding: str | None) -> str:
@@ -315,145 +379,3 @@ def _new(request: Update, old: _Old | None) -> Sequence[Piece] | None:
         return None if data is None else [data]
     assert request.rewrite is not None
     return request.rewrite(content)
-
-
-def _create(path: str) -> int:
-    for _ in range(10):
-        try:
-            return os.open(path, _CREATE, 0o666)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-    return os.open(path, _CREATE, 0o666)
-
-
-def _blob(fd: int, path: str, encoding: str | None, request: Get) -> Blob:
-    found = os.fstat(fd)
-    data = _read(fd, path, request, found)
-    return Blob(data, encoding, True, (found.st_ino, found.st_mtime_ns, found.st_size))
-
-
-def _opened(fd: int, path: str, encoding: str | None, request: Get) -> OpenFile:
-    found = os.fstat(fd)
-    _check_regular(found, path)
-    request.check_size(found.st_size, path)
-    return OpenFile(fd=fd, path=path, size=found.st_size, content_encoding=encoding)
-
-
-def _check_regular(found: os.stat_result, path: str) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
-        raise StorageError(f"{path}: {kind}; expected a file")
-
-
-def _read(fd: int, path: str, request: Get, found: os.stat_result) -> bytes:
-    _check_regular(found, path)
-    if request.byte_range is None:
-        start, size = 0, found.st_size
-    else:
-        start, stop = request.byte_range
-        size = stop - start
-        if stop > found.st_size:
-            raise request.past_end(found.st_size, path)
-        if not hasattr(os, "pread"):
-            os.lseek(fd, start, os.SEEK_SET)
-    request.check_size(size, path)
-    try:
-        data = _read_some(fd, size, start)
-    except MemoryError as error:
-        raise StorageError(f"{path}: {size} bytes do not fit into memory") from error
-    while len(data) < size:
-        # Linux hands out at most 2 GiB at a time.
-        more = _read_some(fd, size - len(data), start + len(data))
-        if not more:
-            raise StorageError(f"{path}: it shrank from {size} to {len(data)} bytes while read")
-        data += more
-    return data
-
-
-def _read_some(fd: int, size: int, start: int) -> bytes:
-    if start and hasattr(os, "pread"):
-        return os.pread(fd, size, start)
-    return os.read(fd, size)
-
-
-def _temporary_name() -> str:
-    return f"{_TEMPORARY[0]}{os.getpid()}-{os.urandom(8).hex()}{_TEMPORARY[1]}"
-
-
-def is_temporary(name: str) -> bool:
-    """Whether a name is one that `LocalBackend.put` gives until a file is complete."""
-    return name.startswith(_TEMPORARY[0]) and name.endswith(_TEMPORARY[1])
-
-
-def logical_name(folder: str, name: str) -> str | None:
-    """The key that `get` takes for a file; None where another file stands for the same."""
-    if is_temporary(name):
-        return None
-    stem, dot, suffix = name.rpartition(".")
-    if not stem or dot + suffix not in SUFFIXES.values():
-        return name
-    for better in ("", *SUFFIXES.values()):
-        if better == dot + suffix:
-            break
-        if os.path.exists(f"{folder}/{stem}{better}"):
-            return None
-    return stem
-
-
-def _changed_lately(folder: str) -> bool:
-    """Whether what a folder holds may have changed since a moment ago."""
-    try:
-        return time.time() - os.stat(folder).st_mtime < _LATELY_S
-    except OSError:
-        return False
-
-
-def _identity(fd: int) -> tuple[int, ...]:
-    """A new version is a new file; what other programs change in place shows in size and time."""
-    found = os.fstat(fd)
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-@contextlib.contextmanager
-def _errors(path: str) -> Iterator[None]:
-    """Errors of the operating system become ours; what is missing stays missing."""
-    try:
-        yield
-    except (StorageError, *_MISSING):
-        raise
-    except OSError as error:
-        raise _failed(path, error) from error
-
-
-def _failed(path: str, error: OSError) -> StorageError:
-    reason = error.strerror or str(error)
-    return StorageError(f"{path}: {reason}")
-
-
-def sweep_temporaries(folder: str, *, older_than_s: float = 3600.0) -> int:
-    """Remove what killed writers left behind in a folder and below it.
-
-    Parameters
-    ----------
-    folder : str
-    older_than_s : float
-        Younger files may still be being written, and stay.
-
-    Returns
-    -------
-    int
-        Number of files removed.
-    """
-    removed = 0
-    oldest = time.time() - older_than_s
-    for parent, _, names in os.walk(folder):
-        for name in filter(is_temporary, names):
-            if name == LOCK_FILE:
-                # Whoever holds it would not hold the one that is made in its place.
-                continue
-            path = os.path.join(parent, name)
-            with contextlib.suppress(FileNotFoundError):
-                if os.stat(path).st_mtime <= oldest:
-                    os.unlink(path)
-                    removed += 1
-    return removed

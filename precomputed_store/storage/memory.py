@@ -11,7 +11,7 @@ from typing import Any
 from precomputed_store.codecs.content import SUFFIXES
 from precomputed_store.concurrency import num_cores
 from precomputed_store.errors import StorageError
-from precomputed_store.storage.base import Blob, Get, Place, Put, ThreadedBackend
+from precomputed_store.storage.base import Blob, Get, Place, Put, Stat, ThreadedBackend
 from precomputed_store.storage.bridge import shared
 from precomputed_store.storage.update import Update, tries
 from precomputed_store.url import split_url
@@ -100,6 +100,19 @@ class MemoryBackend(ThreadedBackend):
 
     def exists(self, key: str) -> bool:
         return any(self._fs.isfile(path) for _, path in self._candidates(key))
+
+    def stat(self, key: str) -> Stat | None:
+        for encoding, path in self._candidates(key):
+            with contextlib.suppress(FileNotFoundError):
+                found = self._fs.info(path)
+                if found["type"] == "file":
+                    return Stat(found["size"], encoding)
+        return None
+
+    def sizes(self) -> Iterator[tuple[str, int | None]]:
+        for name in self.names():
+            found = self.stat(name)
+            yield name, None if found is None else found.num_bytes
 
     def names(self) -> Iterator[str]:
         try:

@@ -7,6 +7,7 @@ storage cannot do that, `held` makes an ordinary change of it.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,18 @@ from typing import Protocol, TypeAlias
 
 from precomputed_store.codecs.base import Buffer
 from precomputed_store.errors import StorageError
-from precomputed_store.storage.base import Blob, ByteRange
+from precomputed_store.storage.base import Blob, ByteRange, Put
 
-__all__ = ["HeldObject", "OpenFile", "Piece", "Rewrite", "Stored", "held", "write_pieces"]
+__all__ = [
+    "HeldObject",
+    "OpenFile",
+    "Piece",
+    "PutFile",
+    "Rewrite",
+    "Stored",
+    "held",
+    "write_pieces",
+]
 
 Piece: TypeAlias = Buffer | ByteRange
 """Bytes, or the place of bytes in the object that is replaced."""
@@ -79,6 +89,37 @@ class OpenFile:
             parts.append(part)
             start += len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutFile:
+    """One write of a whole object out of a file; otherwise as `Put`."""
+
+    key: str
+    file: OpenFile
+    content_type: str
+    content_encoding: str | None = None
+    cache_control: str | None = None
+
+    def put(self, data: Buffer) -> Put:
+        return Put(
+            key=self.key,
+            data=data,
+            content_type=self.content_type,
+            content_encoding=self.content_encoding,
+            cache_control=self.cache_control,
+        )
+
+    def held(self) -> Put:
+        """The same write of bytes that are read at once."""
+        return self.put(self.file.read(0, self.file.size))
+
+    def md5(self) -> bytes:
+        """The digest of the bytes, which are read for that."""
+        digest = hashlib.md5(usedforsecurity=False)
+        for start in range(0, self.file.size, _COPIED_AT_ONCE):
+            digest.update(self.file.read(start, min(self.file.size, start + _COPIED_AT_ONCE)))
+        return digest.digest()
 
 
 def held(rewrite: Rewrite) -> Callable[[Blob | None], Buffer | None]:

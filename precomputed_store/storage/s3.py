@@ -22,9 +22,11 @@ from precomputed_store.storage.base import (
     Page,
     Place,
     Put,
+    Stat,
     refusal,
 )
 from precomputed_store.storage.bridge import shared
+from precomputed_store.storage.pieces import PutFile
 from precomputed_store.storage.retry import (
     TRANSIENT_STATUSES,
     RetryPolicy,
@@ -33,6 +35,7 @@ from precomputed_store.storage.retry import (
     retry_async,
 )
 from precomputed_store.storage.s3_conditions import S3Conditions, condition
+from precomputed_store.storage.s3_multipart import MARK, upload_file
 from precomputed_store.storage.update import (
     Update,
     changed,
@@ -62,7 +65,6 @@ _TRANSIENT_CODES = frozenset(
 _REMEMBERED_S = 10.0
 _PART = 1 << 20
 _PAGE_NAMES = 1000
-_MARK = "precomputed-store-write"
 
 
 def with_default_credentials(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,6 +150,11 @@ class S3Backend(AsyncBackend):
     async def put(self, request: Put) -> None:
         await self._call("put_object", self._described(request), request.key)
 
+    async def put_file(self, request: PutFile) -> None:
+        described = self._described(request.put(b""))
+        del described["Body"]
+        await upload_file(self._call, request, described)
+
     def _described(self, request: Put) -> dict[str, Any]:
         arguments = {
             "Key": self._prefix + request.key,
@@ -190,7 +197,7 @@ class S3Backend(AsyncBackend):
         arguments = {
             **self._described(request),
             **condition(tag, bare=bare),
-            "Metadata": {_MARK: mark},
+            "Metadata": {MARK: mark},
         }
         # 409: another conditional write was under way. 404: it was removed meanwhile.
         refused = frozenset({412, 409, *((404,) if tag is not None else ())})
@@ -201,7 +208,7 @@ class S3Backend(AsyncBackend):
             "head_object", {"Key": arguments["Key"]}, request.key, missing=frozenset({404})
         )
         # Stored by a try whose answer was lost?
-        return found is not None and found.get("Metadata", {}).get(_MARK) == mark
+        return found is not None and found.get("Metadata", {}).get(MARK) == mark
 
     @property
     def _conditions(self) -> S3Conditions:
@@ -212,9 +219,15 @@ class S3Backend(AsyncBackend):
         await self._call("delete_object", arguments, key, missing=frozenset({404}))
 
     async def exists(self, key: str) -> bool:
+        return await self.stat(key) is not None
+
+    async def stat(self, key: str) -> Stat | None:
         arguments = {"Key": self._prefix + key}
         missing = self._place.missing_statuses
-        return await self._call("head_object", arguments, key, missing=missing) is not None
+        found = await self._call("head_object", arguments, key, missing=missing)
+        if found is None:
+            return None
+        return Stat(found.get("ContentLength"), from_header(found.get("ContentEncoding")))
 
     async def page(self, token: str | None) -> Page:
         arguments: dict[str, Any] = {
@@ -225,10 +238,13 @@ class S3Backend(AsyncBackend):
         if token is not None:
             arguments["ContinuationToken"] = token
         answer = await self._call("list_objects_v2", arguments, "", missing=frozenset()) or {}
+        sizes = {
+            item["Key"][len(self._prefix) :]: item["Size"] for item in answer.get("Contents", ())
+        }
         paths = [item["Key"] for item in answer.get("Contents", ())]
         paths += [item["Prefix"].rstrip("/") for item in answer.get("CommonPrefixes", ())]
         names = [path[len(self._prefix) :] for path in paths if path != self._prefix]
-        return Page(names, answer.get("NextContinuationToken"))
+        return Page(names, answer.get("NextContinuationToken"), sizes)
 
     async def _call(
         self,

@@ -25,12 +25,15 @@ from precomputed_store.storage.base import (
     ByteRange,
     FrozenOptions,
     Get,
+    Page,
     Place,
     Put,
+    Stat,
     ThreadedBackend,
     freeze_statuses,
 )
 from precomputed_store.storage.bridge import generation, run_async, run_sync
+from precomputed_store.storage.pieces import OpenFile, PutFile
 from precomputed_store.storage.retry import DEFAULT_RETRY, RetryPolicy
 from precomputed_store.storage.update import Update
 from precomputed_store.url import contains, default_root, join, local_path, parse_url
@@ -119,9 +122,19 @@ class Storage:
         return self._backend.write_concurrency
 
     @property
+    def has_pieces(self) -> bool:
+        """Whether `get_piece` ever gives anything."""
+        return self._backend.has_pieces
+
+    @property
     def has_headers(self) -> bool:
         """Whether objects carry content type, content encoding and cache headers."""
         return self._backend.has_headers
+
+    @property
+    def has_files(self) -> bool:
+        """Whether objects are files that `open_file` opens."""
+        return self._backend.has_files
 
     def get(
         self, key: str, byte_range: ByteRange | None = None, *, max_bytes: int | None = None
@@ -156,6 +169,18 @@ class Storage:
         if isinstance(backend, ThreadedBackend):
             return backend.get(request)
         return run_sync(backend.get(request))
+
+    def get_piece(self, key: str, byte_range: ByteRange, *, size: int) -> Buffer | None:
+        """Bytes out of an uncompressed object of just this size, if that is what is stored.
+
+        None says nothing: where objects are read as wholes, and for any other object, `get`
+        tells what there is. For threads; only local disks have pieces (`has_pieces`).
+        """
+        storage, key = _resolve(self, key)
+        backend = storage._backend
+        if not isinstance(backend, ThreadedBackend):
+            return None
+        return backend.get_piece(key, byte_range, size)
 
     async def get_async(
         self, key: str, byte_range: ByteRange | None = None, *, max_bytes: int | None = None
@@ -214,6 +239,34 @@ class Storage:
         request = _put(key, data, content_type, content_encoding, cache_control)
         await storage._call_async("put", request)
 
+    def open_file(self, key: str) -> OpenFile | None:
+        """The file that holds an object, which the caller closes. See `has_files`."""
+        storage, key = _resolve(self, key)
+        file: OpenFile | None = storage._call("open_file", key)
+        return file
+
+    def put_file(
+        self,
+        key: str,
+        file: OpenFile,
+        *,
+        content_type: str,
+        content_encoding: str | None = None,
+        cache_control: str | None = None,
+    ) -> None:
+        """As `put`, with the bytes of a file: in pieces on local disks, S3 and Google's."""
+        storage, key = _resolve(self, key)
+        storage._call(
+            "put_file",
+            PutFile(
+                key=key,
+                file=file,
+                content_type=content_type,
+                content_encoding=content_encoding,
+                cache_control=cache_control,
+            ),
+        )
+
     def delete(self, key: str) -> None:
         """Remove an object, under whatever suffix; it may be absent."""
         storage, key = _resolve(self, key)
@@ -271,6 +324,24 @@ class Storage:
         storage, key = _resolve(self, key)
         return bool(await storage._call_async("exists", key))
 
+    def stat(self, key: str) -> Stat | None:
+        """How an object is stored, under whatever suffix; None: there is none (or a folder).
+
+        Raises
+        ------
+        StorageError
+            It cannot be known.
+        """
+        storage, key = _resolve(self, key)
+        found: Stat | None = storage._call("stat", key)
+        return found
+
+    async def stat_async(self, key: str) -> Stat | None:
+        """As `stat`, from any event loop."""
+        storage, key = _resolve(self, key)
+        found: Stat | None = await storage._call_async("stat", key)
+        return found
+
     def list_names(self, prefix: str = "") -> Iterator[str]:
         """Names of the direct children of a folder, files and folders, in no promised order.
 
@@ -285,14 +356,18 @@ class Storage:
         backend = _child(self, prefix)._backend
         if isinstance(backend, ThreadedBackend):
             yield from backend.names()
-            return
-        token = None
-        while True:
-            page = run_sync(backend.page(token))
-            yield from page.names
-            token = page.token
-            if token is None:
-                return
+        else:
+            for page in _pages(backend):
+                yield from page.names
+
+    def list_sizes(self, prefix: str = "") -> Iterator[tuple[str, int | None]]:
+        """As `list_names`, each with the bytes of the object where the storage tells them."""
+        backend = _child(self, prefix)._backend
+        if isinstance(backend, ThreadedBackend):
+            yield from backend.sizes()
+        else:
+            for page in _pages(backend):
+                yield from ((name, page.sizes.get(name)) for name in page.names)
 
     def first_child(self, prefix: str = "") -> str | None:
         """Any one of `list_names`, or None if there is none."""
@@ -312,7 +387,7 @@ class Storage:
         int
             Number of files removed; 0 for other storages, which have none.
         """
-        from precomputed_store.storage.local import sweep_temporaries
+        from precomputed_store.storage.local_files import sweep_temporaries
 
         folder = local_path(self.child(prefix).url)
         return 0 if folder is None else sweep_temporaries(folder, older_than_s=older_than_s)
@@ -419,6 +494,16 @@ def _put(
         content_encoding=content_encoding,
         cache_control=cache_control,
     )
+
+
+def _pages(backend: AsyncBackend) -> Iterator[Page]:
+    token = None
+    while True:
+        page = run_sync(backend.page(token))
+        yield page
+        token = page.token
+        if token is None:
+            return
 
 
 def _resolve(storage: Storage, key: str) -> tuple[Storage, str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from precomputed_store.codecs import content
 from precomputed_store.concurrency import bounded, run_batches
 from precomputed_store.errors import UnsupportedError
 from precomputed_store.storage import Blob, Storage, run_sync
+from precomputed_store.storage.listing import list_objects
 from precomputed_store.writing.record import RECORD_KEY, recorded_scales
 from precomputed_store.writing.staging import is_staged, staging_folder
 
@@ -22,6 +23,7 @@ __all__ = [
     "plan_removal",
     "plan_replacement",
     "stored_objects",
+    "stored_sizes",
 ]
 
 _AXIS = r"-?\d+--?\d+"
@@ -53,6 +55,10 @@ class Replacement:
 
     storage: Storage
     chunks: Removal
+
+    def also(self, keys: Iterable[str]) -> Replacement:
+        """The same with more objects."""
+        return replace(self, chunks=replace(self.chunks, keys=(*self.chunks.keys, *keys)))
 
     def carry_out(self) -> None:
         """Remove `info`, so that nobody reads what is half there, then the chunks."""
@@ -140,14 +146,29 @@ def _left(storage: Storage, folder: str) -> Iterator[str]:
 
 
 def stored_objects(storage: Storage, folder: str) -> Iterator[str]:
+    """The chunks and shards in the folder of a scale.
+
+    Raises
+    ------
+    UnsupportedError
+        The storage cannot list, or the folder may hold those of other layers.
+    """
+    return (key for key, _ in stored_sizes(storage, folder))
+
+
+def stored_sizes(storage: Storage, folder: str) -> Iterator[tuple[str, int | None]]:
+    """As `stored_objects`, each with its bytes, or None where the storage does not tell."""
     if ".." in folder.split("/"):
         raise UnsupportedError(
             f"{storage.url}: scale {folder!r} of the layer to be replaced lies outside of its "
             "folder, where other layers may share it: remove the layer yourself"
         )
-    for name in storage.list_names(folder):
+    for item in list_objects(storage, folder):
+        name = item.key
+        if name is None:
+            continue
         if _STORED.fullmatch(name):
-            yield f"{folder}/{name}"
+            yield f"{folder}/{name}", item.num_bytes
         elif _NESTED.fullmatch(name):
             raise UnsupportedError(
                 f"{storage.url}/{folder}: the chunks of the layer to be replaced are in nested "

@@ -157,7 +157,22 @@ class WriteSource:
     def _arranged(self, array: Any) -> Any:
         order = [self.axes.index(name) for name in DIMS if name in self.axes]
         array = array.transpose(order)
-        return array if "channel" in self.axes else array[np.newaxis]
+        return array if "channel" in self.axes else _with_channel(array)
+
+
+def _with_channel(array: Any) -> Any:
+    """An array with an axis of one channel before its others.
+
+    Blockwise where it is a dask array: indexing would be a task of its own for each block,
+    whose result goes from process to process.
+    """
+    if isinstance(array, np.ndarray):
+        return array[np.newaxis]
+    import dask.array as da
+
+    return da.map_blocks(  # type: ignore[no-untyped-call]
+        np.expand_dims, array, axis=0, new_axis=0, dtype=array.dtype, meta=array._meta[np.newaxis]
+    )
 
 
 def as_source(array: Any, *, dims: Iterable[Hashable] | None) -> WriteSource:

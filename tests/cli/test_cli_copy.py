@@ -56,7 +56,7 @@ def test_a_dry_run_says_how_each_scale_is_copied(layer: Path, tmp_path: Path) ->
     shown = run("copy", layer, tmp_path / "b", "--sharding", "auto", "--dry-run")
     assert "encoded chunks as they are (same encoding and chunks, other sharding)" in shown
     shown = run("copy", layer, tmp_path / "b", "--chunk-size", "4,4,4", "--dry-run")
-    assert "voxels, decoded and encoded again (chunks of (4, 4, 4) instead of" in shown
+    assert "encoded again block by block (chunks of (4, 4, 4) instead of" in shown
     assert not (tmp_path / "b").exists()
 
 
@@ -74,7 +74,9 @@ def test_a_wrong_region_says_how_it_is_written(layer: Path, tmp_path: Path, regi
 
 
 def test_rm_asks_first(layer: Path) -> None:
-    assert "the layer" in run("rm", layer, code=1, answer="n\n")
+    stored = [path.stat().st_size for path in layer.rglob("*") if path.is_file()]
+    asked = run("rm", layer, code=1, answer="n\n")
+    assert f"Remove {len(stored)} objects ({sum(stored) / 1024:.4g} KiB)?" in asked
     assert (layer / "info").exists()
     run("rm", layer, answer="y\n")
     assert not (layer / "info").exists()

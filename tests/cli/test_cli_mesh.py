@@ -57,6 +57,25 @@ def test_options_are_handed_on(layer: Path) -> None:
     assert source.ids() == [17]
 
 
+def test_meshes_are_replaced_and_jobs_resumed(
+    layer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("make", layer)
+    run("make", layer, 17, "--overwrite", "--kind", "legacy")
+    assert ps.open_meshes(layer).info.kind == "legacy"
+    assert run("ls", layer).split() == ["17"]
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("precomputed_store.meshing.workplace.Workplace.clear", killed)
+        run("make", layer, 42, code=1)
+    assert "--resume goes on with it, --overwrite starts afresh" in run("make", layer, 42, code=1)
+    run("make", layer, 42, "--resume")
+    assert run("ls", layer).split() == ["17", "42"]
+
+
 def test_what_is_wrong_is_told_in_a_sentence(layer: Path) -> None:
     assert "links no meshes" in run("ls", layer, code=1)
     run("make", layer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 import precomputed_store as ps
 from precomputed_store.copying import CopyPlan
+from precomputed_store.engine import ChunkedArray
 from precomputed_store.storage import Storage
 from tests.oracles import (
     cloudvolume_read,
@@ -34,6 +36,8 @@ SHARDINGS: dict[str, Any] = {
         hash="murmurhash3_x86_128", preshift_bits=1, minishard_bits=2, shard_bits=2
     ),
 }  # fmt: skip
+EMPTY_CELLS = set(itertools.product((0, 1), repeat=3))
+"""Chunks of `voxels` that hold nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +63,11 @@ def read_by_all(folder: Path, expected: np.ndarray) -> None:
     np.testing.assert_array_equal(ps.open_volume(folder)[...][..., 0], expected)
     np.testing.assert_array_equal(tensorstore_read(folder)[..., 0], expected)
     np.testing.assert_array_equal(cloudvolume_read(folder)[..., 0], expected)
+
+
+def chunks(folder: Path) -> dict[str, bytes]:
+    """Everything but `info`, which may be written in other words."""
+    return {name: data for name, data in files(folder).items() if name != "info"}
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -207,7 +216,66 @@ def test_links_are_left_out_unless_they_are_copied(tmp_path: Path, voxels: np.nd
     assert (tmp_path / "with" / "mesh" / "deep" / "x").read_bytes() == b"fragment"
 
 
-@pytest.mark.parametrize("way", ["chunks", "shards", "voxels"])
+def linked_layer(voxels: np.ndarray, folder: Path, meshes: dict[str, bytes]) -> None:
+    write(voxels, folder, layer_type="segmentation")
+    document = json.loads((folder / "info").read_text())
+    (folder / "info").write_text(json.dumps({**document, "mesh": "mesh"}))
+    for name, data in meshes.items():
+        (folder / "mesh" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "mesh" / name).write_bytes(data)
+
+
+def test_linked_objects_that_are_there_are_not_copied_again(
+    tmp_path: Path, voxels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meshes = {f"deep/{i}": bytes([i]) * 10 for i in range(40)} | {"large": bytes(3 << 20)}
+    linked_layer(voxels, tmp_path / "a", meshes)
+    (tmp_path / "a" / "provenance").write_text("{}")
+    stored: list[str] = []
+    names, allowed = ("put", "put_file"), [30]
+    originals = {name: getattr(Storage, name) for name in names}
+
+    def replacement(name: str) -> Any:
+        def store(self: Storage, key: str, *args: Any, **options: Any) -> None:
+            if key.startswith("mesh/"):
+                if not allowed[0]:
+                    raise ps.StorageError("interrupted")
+                allowed[0] -= 1
+            originals[name](self, key, *args, **options)
+            stored.append(key)
+
+        return store
+
+    with monkeypatch.context() as patch:
+        for name in names:
+            patch.setattr(Storage, name, replacement(name))
+        with pytest.raises(ps.StorageError, match="interrupted"):
+            ps.copy(tmp_path / "a", tmp_path / "b", linked=True)
+        first = set(stored)
+        stored.clear()
+        allowed[0] = 1000
+        ps.copy(tmp_path / "a", tmp_path / "b", linked=True, resume=True)
+    assert sum(key.startswith("mesh/") for key in first) == 30
+    assert not first & set(stored)
+    assert chunks(tmp_path / "b") == chunks(tmp_path / "a")
+
+
+def test_linked_folders_are_not_mixed_with_what_is_there(
+    tmp_path: Path, voxels: np.ndarray
+) -> None:
+    linked_layer(voxels, tmp_path / "a", {"1:0": b"{}"})
+    linked_layer(voxels, tmp_path / "old", {"2:0": b"{}"})
+    (tmp_path / "b" / "mesh").mkdir(parents=True)
+    (tmp_path / "b" / "mesh" / "mine").write_bytes(b"")
+    for mode in ("w-", "w"):
+        with pytest.raises(FileExistsError, match=r"mesh/mine.*already"):
+            ps.copy(tmp_path / "a", tmp_path / "b", linked=True, mode=mode)  # type: ignore[arg-type]
+    assert files(tmp_path / "b") == {"mesh/mine": b""}
+    ps.copy(tmp_path / "a", tmp_path / "old", linked=True, mode="w")
+    assert chunks(tmp_path / "old") == chunks(tmp_path / "a")
+
+
+@pytest.mark.parametrize("way", ["chunks", "shards", "recoded", "voxels"])
 def test_a_damaged_chunk_is_never_copied_without_a_word(
     tmp_path: Path, voxels: np.ndarray, way: str
 ) -> None:
@@ -215,9 +283,41 @@ def test_a_damaged_chunk_is_never_copied_without_a_word(
     write(voxels, tmp_path / "a", sharding=sharding)
     damaged = sorted((tmp_path / "a" / "8_8_8").iterdir())[-1]
     damaged.write_bytes(damaged.read_bytes()[:-5])
-    options: dict[str, Any] = {"encoding": "png"} if way == "voxels" else {}
+    changes: dict[str, Any] = {
+        "recoded": {"encoding": "png"}, "voxels": {"chunk_size": (16, 8, 8)},
+    }  # fmt: skip
+    options = changes.get(way, {})
+    plan = ps.copy(tmp_path / "a", tmp_path / "b", dry_run=True, **options)
+    assert isinstance(plan, CopyPlan)
+    assert plan.scales[0].way == way
     with pytest.raises(ps.ChunkError, match=damaged.name):
         ps.copy(tmp_path / "a", tmp_path / "b", **options)
+
+
+@pytest.mark.parametrize("target", SHARDINGS)
+@pytest.mark.parametrize("source", SHARDINGS)
+def test_another_encoding_reads_each_chunk_once_and_holds_no_blocks_of_voxels(
+    tmp_path: Path,
+    voxels: np.ndarray,
+    source: str,
+    target: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write(voxels, tmp_path / "a", sharding=SHARDINGS[source])
+    decoded: list[Any] = []
+    original = ChunkedArray.decode
+
+    def decode(self: ChunkedArray, cell: Any, blob: Any) -> Any:
+        decoded.append(cell)
+        return original(self, cell, blob)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ChunkedArray, "decode", decode)
+        patch.setattr(ChunkedArray, "read", None)
+        ps.copy(tmp_path / "a", tmp_path / "b", encoding="png", sharding=SHARDINGS[target])
+    stored = set(ps.open_layer(tmp_path / "a").array(0).grid.cells()) - EMPTY_CELLS
+    assert sorted(decoded) == sorted(stored)
+    read_by_all(tmp_path / "b", voxels)
 
 
 def test_verify_decodes_what_would_be_copied_as_it_is(tmp_path: Path, voxels: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,32 @@ def test_a_region_of_whole_chunks_becomes_empty_and_nothing_else(
     expected[9:36, 8:] = 0
     np.testing.assert_array_equal(ps.open_volume(tmp_path)[...][..., 0], expected)
     np.testing.assert_array_equal(tensorstore_read(tmp_path)[..., 0], expected)
+
+
+@pytest.mark.parametrize("place", ["disk", "memory"])
+@pytest.mark.parametrize("sharding", ["none", "boxes"])
+def test_what_goes_is_said_in_few_words_with_its_size(
+    tmp_path: Path, voxels: np.ndarray, sharding: str, place: str
+) -> None:
+    write(voxels, tmp_path, sharding=SHARDINGS[sharding], pyramid=[(2, 2, 2)])
+    url = str(tmp_path)
+    if place == "memory":
+        url = f"memory://{uuid.uuid4().hex}"
+        ps.copy(tmp_path, url)
+    before = {path: path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()}
+    whole = ps.delete(url, dry_run=True)
+    assert (whole.num_objects, whole.num_bytes) == (len(before), sum(before.values()))
+    assert f"{len(before)} objects ({whole.num_bytes / 1024:.4g} KiB)" in str(whole)
+    assert repr(whole) == f"<Removal: {whole}>"
+    scale = ps.delete(url, scale=1, dry_run=True)
+    folder = tmp_path / "16_16_16"
+    assert scale.num_bytes == sum(n for path, n in before.items() if path.parent == folder)
+    part = ps.delete(url, scale=0, region={"x": slice(2, 20)}, dry_run=True)
+    if sharding == "none":
+        gone = [path for path in before if path.name.startswith(("2-11", "11-20"))]
+        assert part.num_bytes == sum(before[path] for path in gone) > 0
+    else:
+        assert f"and chunks of {len(part.edits)} shard" in str(part)
 
 
 @pytest.mark.parametrize("sharding", SHARDINGS)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import dask
 import numpy as np
 import pytest
 from cloudvolume import CloudVolume
+from peaks import IMPORT
 from skimage.measure import marching_cubes
 
 import precomputed_store as ps
@@ -19,6 +23,7 @@ from precomputed_store.mesh import Mesh
 from precomputed_store.mesh.extract import Surface, extract_surfaces
 from precomputed_store.meshing.blocks import block_shape_for
 from precomputed_store.metadata import ShardingSpec
+from tests.servers.moto import MotoServer
 
 RESOLUTION = (4.0, 8.0, 20.0)
 OFFSET = (-7, 5, 3)
@@ -200,6 +205,68 @@ def test_a_failed_job_leaves_no_pieces_and_no_link(layer: Path) -> None:
         ps.make_meshes(layer, block_shape=(16, 16, 16))
     assert not (layer / "mesh").exists() or not list((layer / "mesh").iterdir())
     assert "mesh" not in json.loads((layer / "info").read_text())
+
+
+@pytest.mark.server
+def test_meshes_are_made_in_an_object_store(s3_server: MotoServer) -> None:
+    bucket = s3_server.create_bucket(f"bucket-{uuid.uuid4().hex[:12]}")
+    login = {"storage_options": s3_server.storage_options}
+    ps.to_precomputed(
+        labels(), f"s3://{bucket}/layer", dims=("x", "y", "z"), resolution=RESOLUTION,
+        layer_type="segmentation", pyramid=None, **login,
+    )  # fmt: skip
+    source = ps.make_meshes(f"s3://{bucket}/layer", block_shape=(20, 20, 20), lods=2, **login)
+    assert source.ids() == [int(one) for one in np.unique(labels()) if one]
+    assert source.get([5], deduplicate=True)[5].is_closed
+    listed = s3_server.client().list_objects_v2(Bucket=bucket, Prefix="layer/mesh/")["Contents"]
+    assert not [each["Key"] for each in listed if ".pieces" in each["Key"]]
+
+
+BOUNDED = (
+    IMPORT
+    + """
+import dask
+import precomputed_store as ps
+from precomputed_store.mesh.extract import extract_surfaces
+
+def first(labels):
+    # What is loaded and taken once is no matter.
+    forget()
+    yield from extract_surfaces(labels)
+
+before = []
+def forget():
+    if not before:
+        before.append(forget_peak())
+
+with dask.config.set(scheduler="synchronous"):
+    ps.make_meshes(sys.argv[1], extractor=first, block_shape=(64, 64, 64), kind="legacy")
+print(peak_bytes() - before[0])
+"""
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc for peaks of memory")
+def test_memory_is_that_of_a_block_however_many_there_are(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    taken = []
+    for number in (2, 16):
+        # Segments of scattered cells of 8 x 8 x 8 voxels: far more surface than neurons have.
+        cells = rng.integers(1, 31, (8 * number, 8, 8), np.uint64)
+        cells += np.arange(8 * number, dtype=np.uint64)[:, None, None] // 8 * 100
+        volume = cells.repeat(8, 0).repeat(8, 1).repeat(8, 2)
+        folder = tmp_path / str(number)
+        ps.to_precomputed(
+            volume, folder, dims=("x", "y", "z"), resolution=RESOLUTION,
+            layer_type="segmentation", pyramid=None,
+        )  # fmt: skip
+        command = [sys.executable, "-c", BOUNDED, str(folder)]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        taken.append(int(output))
+    meshes = ps.open_meshes(tmp_path / "16").get(ps.open_meshes(tmp_path / "16").ids())
+    together = sum(mesh.vertices.nbytes + mesh.faces.nbytes for mesh in meshes.values())
+    assert max(taken) < 60 * 64**3 + (40 << 20) < together
 
 
 @pytest.mark.slow

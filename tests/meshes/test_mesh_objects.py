@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -153,6 +156,19 @@ def test_simplification_keeps_the_surface() -> None:
     ] * 3
 
 
+def test_meshes_that_are_simplified_at_the_same_time_do_not_mix() -> None:
+    meshes = [sphere(radius) for radius in range(4, 16)]
+    expected = [simplify(mesh, 100) for mesh in meshes]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            found = list(pool.map(lambda mesh: simplify(mesh, 100), meshes * 5))
+    finally:
+        sys.setswitchinterval(before)
+    assert found == expected * 5
+
+
 def test_smoothing_takes_off_the_steps_and_not_the_volume() -> None:
     mesh = sphere(20, scale=1, shift=0)
     even = smooth(mesh, 10)
@@ -166,3 +182,15 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "fast_simplification", None)
     with pytest.raises(UnsupportedError, match=r"precomputed-store\[meshes\]"):
         simplify(sphere(), 10)
+
+
+def test_a_picture_shows_what_faces_the_eye_and_stays_small() -> None:
+    mesh = sphere(40)
+    assert len(mesh.faces) > 20_000
+    picture = mesh._repr_html_()
+    assert len(picture) < 100_000
+    colours = [int(each, 16) for each in re.findall(r"#([0-9a-f]{2})", picture)]
+    # Half of a coarser ball: the rest is turned away.
+    assert 300 < len(colours) < 1600
+    # Its middle, which faces the eye, is drawn last and is bright; the rim is dark.
+    assert np.mean(colours[-100:]) > 210 > 190 > np.mean(colours[:100])

@@ -16,6 +16,7 @@ import precomputed_store as ps
 from precomputed_store.mesh import Mesh
 from precomputed_store.metadata import ShardingSpec
 from tests.meshes.mesh_builders import layer_folder, sphere
+from tests.servers.fake_gcs import Bucket, FakeGcs
 from tests.servers.moto import MotoServer
 
 SPEC = ShardingSpec(
@@ -152,6 +153,23 @@ def test_a_missing_library_is_found_out_before_anything_is_written(
         ps.write_meshes(tmp_path / "m", {1: sphere()})
     assert not (tmp_path / "m").exists()
     ps.write_meshes(tmp_path / "m", {1: sphere()}, kind="legacy")
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("options", [{"kind": "legacy"}, {}, {"sharding": SPEC}])
+def test_google_storage_holds_meshes(options: dict[str, Any], gcs_server: FakeGcs) -> None:
+    gcs_server.buckets["bucket"] = Bucket()
+    login = {"storage_options": {"endpoint_url": gcs_server.url, "token": "anon"}}
+    ps.write_meshes("gs://bucket/m", meshes(), **options, **login)
+    source = ps.open_meshes("gs://bucket/m", **login)
+    assert source.ids() == IDS
+    assert [one in source for one in (IDS[0], 12345)] == [True, False]
+    found = source.get([*IDS, 12345], deduplicate=True, missing="omit")
+    assert list(found) == IDS
+    for one, mesh in meshes().items():
+        assert found[one].volume == pytest.approx(mesh.volume, rel=1e-3)
+    ps.delete_meshes("gs://bucket/m", IDS[1:], **login)
+    assert source.ids() == IDS[:1]
 
 
 @pytest.mark.server

@@ -58,11 +58,23 @@ class Bucket:
     """Whether absent objects are 404 (else 403, as for the public without that permission)."""
 
 
+@dataclass(kw_only=True)
+class Session:
+    """An upload in pieces."""
+
+    metadata: dict[str, Any]
+    size: int
+    data: bytes = b""
+
+
 class FakeGcs(FaultyServer):
     def __init__(self) -> None:
         super().__init__()
         self.buckets: dict[str, Bucket] = {}
         self.page_size = 1000
+        self.sessions: dict[str, Session] = {}
+        self.most_kept: int | None = None
+        """Bytes that an upload in pieces keeps of each, where that is not all of them."""
         self._generation = 1_700_000_000_000_000
         self._lock = threading.Lock()
 
@@ -85,6 +97,8 @@ class FakeGcs(FaultyServer):
     def _dispatch(self, request: Request, bucket: Bucket, bucket_name: str, name: str) -> Reply:
         if request.method == "POST":
             return self._upload(request, bucket, bucket_name)
+        if request.method == "PUT":
+            return self._resume(request, bucket, bucket_name)
         if not name:
             return self._list(request, bucket)
         found = bucket.objects.get(name)
@@ -102,12 +116,52 @@ class FakeGcs(FaultyServer):
         return _json(found.resource(bucket_name, name))
 
     def _upload(self, request: Request, bucket: Bucket, bucket_name: str) -> Reply:
+        if request.query.get("uploadType") == "resumable":
+            return self._begin(request, bucket_name)
         if request.query.get("uploadType") != "multipart":
-            return _error(400, "only multipart uploads are known here")
+            return _error(400, "only multipart and resumable uploads are known here")
         parsed = _multipart(request)
         if parsed is None:
             return _error(400, "Missing end boundary in multipart body.")
-        metadata, content_type, data = parsed
+        return self._store(request, bucket, bucket_name, *parsed)
+
+    def _begin(self, request: Request, bucket_name: str) -> Reply:
+        """Open a session for an upload in pieces."""
+        size = int(request.headers["x-upload-content-length"])
+        number = f"session-{len(self.sessions)}"
+        self.sessions[number] = Session(metadata=json.loads(request.body), size=size)
+        place = f"{self.url}/upload/storage/v1/b/{bucket_name}/o"
+        headers = {"Location": f"{place}?uploadType=resumable&upload_id={number}"}
+        return Reply(headers=headers, body=b"")
+
+    def _resume(self, request: Request, bucket: Bucket, bucket_name: str) -> Reply:
+        """Take a piece: multiples of 256 KiB but for the last, nothing left out."""
+        session = self.sessions.get(request.query.get("upload_id", ""))
+        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", request.headers["content-range"])
+        if session is None or match is None:
+            return _error(404, "no such session")
+        start, last, size = map(int, match.groups())
+        kept, piece = session.data, request.body
+        is_last = last + 1 == size
+        if start > len(kept) or len(piece) != last + 1 - start or size != session.size:
+            return _error(400, "Invalid request. Content-Range does not fit.")
+        if not is_last and len(piece) % (256 << 10):
+            return _error(400, "pieces have to be multiples of 256 KiB")
+        session.data = kept[:start] + piece[: self.most_kept]
+        if len(session.data) < size:
+            headers = {"Range": f"bytes=0-{len(session.data) - 1}"} if session.data else {}
+            return Reply(status=308, headers=headers, body=b"")
+        return self._store(request, bucket, bucket_name, session.metadata, "", session.data)
+
+    def _store(
+        self,
+        request: Request,
+        bucket: Bucket,
+        bucket_name: str,
+        metadata: dict[str, Any],
+        content_type: str,
+        data: bytes,
+    ) -> Reply:
         name = metadata["name"]
         if not _matches(request, bucket.objects.get(name)):
             return _error(412, "At least one of the pre-conditions you specified did not hold.")
@@ -137,7 +191,8 @@ class FakeGcs(FaultyServer):
             if mark and delimiter:
                 entries[prefix + head + mark] = None
             else:
-                entries[name] = {"name": name}
+                size = str(len(bucket.objects[name].data))
+                entries[name] = {"name": name, "size": size}
         first = int(request.query.get("pageToken", "0"))
         page = list(entries.items())[first : first + self.page_size]
         listing: dict[str, Any] = {

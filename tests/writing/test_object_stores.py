@@ -19,6 +19,7 @@ from servers.moto import MotoServer
 from zarr.core.buffer import cpu
 
 import precomputed_store as ps
+from precomputed_store.storage import transfer
 from tests.oracles import make_info
 
 pytestmark = pytest.mark.server
@@ -172,7 +173,11 @@ def test_many_chunks_are_stored_in_shards_from_within_the_loop_of_fsspec(
 
 @pytest.mark.parametrize("sharding", [None, "auto"])
 def test_layers_are_copied_between_a_disk_and_a_bucket(
-    s3_server: MotoServer, voxels: np.ndarray, tmp_path: Path, sharding: Any
+    s3_server: MotoServer,
+    voxels: np.ndarray,
+    tmp_path: Path,
+    sharding: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bucket = s3_server.create_bucket(f"bucket-{uuid.uuid4().hex[:12]}")
     url, options = f"s3://{bucket}/layer", s3_server.storage_options
@@ -182,5 +187,17 @@ def test_layers_are_copied_between_a_disk_and_a_bucket(
     ps.copy(url, tmp_path / "b", sharding=None, source_storage_options=options)
     ours = {path.name: path.read_bytes() for path in (tmp_path / "a" / "8_8_8").iterdir()}
     assert {p.name: p.read_bytes() for p in (tmp_path / "b" / "8_8_8").iterdir()} == ours
+    again, large = f"s3://{bucket}/again", [(1000, 700), (transfer.HELD_BYTES, 1 << 24)]
+    for held, piece in large:
+        # Shards as they are: held, and by way of a file.
+        monkeypatch.setattr(transfer, "HELD_BYTES", held)
+        monkeypatch.setattr(transfer, "_PIECE_BYTES", piece)
+        both = {"storage_options": options, "source_storage_options": options}
+        ps.copy(url, again, mode="w", **both)
+        ps.copy(again, tmp_path / "c", mode="w", source_storage_options=options)
+        ps.copy(tmp_path / "c", again, mode="w", storage_options=options)
+        copied = ps.open_volume(again, storage_options=options)
+        np.testing.assert_array_equal(copied[...][..., 0], voxels)
+    ps.delete(again, storage_options=options)
     ps.delete(url, storage_options=options)
     assert not s3_server.client().list_objects_v2(Bucket=bucket).get("Contents")
