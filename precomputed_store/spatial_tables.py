@@ -8,7 +8,7 @@ CloudVolume made, our columns are missing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -202,18 +202,30 @@ def insert(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]
     import sqlalchemy
     from sqlalchemy.dialects.postgresql import ARRAY
 
-    if connection.dialect.name == "postgresql":
-        # An array for each column: drivers would send rows one by one, and each has its own
-        # way to COPY.
-        names = [column.name for column in table.columns]
-        arrays = [sqlalchemy.bindparam(c.name, type_=ARRAY(c.type)) for c in table.columns]
+    names = [column.name for column in table.columns]
+    if connection.dialect.name == "sqlite":
+        # As tuples: making dictionaries takes longer than storing them.
+        connection.exec_driver_sql(
+            str(table.insert().compile(dialect=connection.dialect)), list(rows)
+        )
+    elif connection.dialect.name == "postgresql":
+        # An array for each column, as text: drivers would send rows one by one, and take their
+        # time for each element of a list; and each has its own way to COPY.
+        arrays = [
+            sqlalchemy.cast(sqlalchemy.bindparam(c.name, type_=sqlalchemy.Text), ARRAY(c.type))
+            for c in table.columns
+        ]
         source = sqlalchemy.func.unnest(*arrays).table_valued(*names).render_derived()
         statement = table.insert().from_select(names, sqlalchemy.select(source))
-        columns = map(list, zip(*rows, strict=True))
-        connection.execute(statement, dict(zip(names, columns, strict=True)))
-        return
-    compiled = str(table.insert().compile(dialect=connection.dialect))
-    connection.exec_driver_sql(compiled, list(rows))
+        texts = map(_array_text, zip(*rows, strict=True))
+        connection.execute(statement, dict(zip(names, texts, strict=True)))
+    else:
+        connection.execute(table.insert(), [dict(zip(names, row, strict=True)) for row in rows])
+
+
+def _array_text(values: Iterable[Any]) -> str:
+    """An array in PostgreSQL's notation, of numbers, names of files, and None."""
+    return "{" + ",".join("NULL" if value is None else str(value) for value in values) + "}"
 
 
 def _is_mysql(connection: Connection) -> bool:

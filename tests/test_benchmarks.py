@@ -81,3 +81,18 @@ def test_skeletons_are_read_and_written_by_both_programs() -> None:
     figures = [json.loads(line) for line in shown.stdout.splitlines()]
     assert [each["what"] for each in figures] == ["read", "write"]
     assert all(each["ours_s"] > 0 and each["cloudvolume_s"] > 0 for each in figures)
+
+
+@pytest.mark.slow
+@pytest.mark.parity
+def test_a_spatial_index_is_asked_by_every_program() -> None:
+    command = [sys.executable, BENCHMARKS / "spatial_index.py", "--cells", "3", "--ids", "20"]
+    shown = subprocess.run(
+        [*command, "--rounds", "1"], capture_output=True, text=True, check=False
+    )
+    assert shown.returncode == 0, shown.stderr
+    figures = [json.loads(line) for line in shown.stdout.splitlines()]
+    for what in ("one cell", "an eighth", "the bounds", "all of space"):
+        found = [each["found"] for each in figures if each.get("what") == what]
+        assert len(found) == 3
+        assert len({*found}) == 1

@@ -249,7 +249,7 @@ def _new_file(path: str) -> Iterator[Connection]:
     )
     try:
         with engine.connect() as connection:
-            for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -65536"):
+            for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -16384"):
                 connection.exec_driver_sql(f"PRAGMA {setting}")
             yield connection
             connection.commit()

@@ -84,6 +84,21 @@ def test_skeletons_are_fetched_removed_and_searched(
     assert "no skeleton of 7" in run("get", layer, 7, code=1)
 
 
+def test_a_database_of_the_index_is_made_and_asked(layer: Path, swc: Path, tmp_path: Path) -> None:
+    run("convert", swc, layer / "skeletons", "--spatial-index")
+    assert run("index", layer, tmp_path / "index.db") == ""
+    for box, expected in (("0,0,0,1,2,4", ["7", str(2**63 + 1)]), ("5,0,0,6,2,4", [])):
+        assert run("ls", layer, "--box", box, "--index", tmp_path / "index.db").split() == expected
+    # The database is asked, not the files.
+    for path in (layer / "skeletons").glob("*.spatial"):
+        path.unlink()
+    assert run("ls", layer, "--box", "0,0,0,1,2,4", "--index", tmp_path / "index.db").split()
+    shown = run("index", layer, tmp_path / "other.db", "--progress", code=1)
+    assert "is missing" in shown
+    assert "by --box" in run("ls", layer, "--index", tmp_path / "index.db", code=2)
+    assert "no such file" in run("ls", layer, "--box", "0,0,0,1,2,4", "--index", "none", code=1)
+
+
 def test_replacing_removes_the_others(layer: Path, swc: Path) -> None:
     ps.write_skeletons(layer / "skeletons", {1: Skeleton([(0, 0, 0)])})
     run("convert", swc, layer / "skeletons", "--replace", code=1)  # it stores no vertex_types

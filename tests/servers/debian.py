@@ -85,10 +85,10 @@ def free_port() -> int:
 
 @contextmanager
 def running(
-    command: Sequence[str], environment: dict[str, str], log: Path
+    command: Sequence[str], environment: dict[str, str], log: Path, *, user: str | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     with open(log, "wb") as out:
-        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, user=user)
     try:
         yield process
     finally:

@@ -10,13 +10,16 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import precomputed_store as ps
+from precomputed_store.cli import main
 from precomputed_store.skeleton import Skeleton
 from precomputed_store.spatial_database import SpatialDatabase
 from precomputed_store.storage.database import Database
@@ -414,6 +417,10 @@ def test_meshes_have_the_same_index(tmp_path: Path) -> None:
         assert source.query_ids([[0, 0, 0], [100, 200, 100]], index=index) == [1]
         assert list(source.query([[500, 690, 1800], [600, 700, 1950]], index=index)) == []
         assert list(source.query([[500, 690, 1800], [600, 701, 1950]], index=index)) == [2]
+    run = partial(CliRunner().invoke, main, catch_exceptions=False)
+    assert run(["mesh", "index", str(layer), str(tmp_path / "b.db")]).output == ""
+    asked = ["mesh", "ls", str(layer), "--box", "0,0,0,100,200,100"]
+    assert run(asked).output == run([*asked, "--index", str(tmp_path / "b.db")]).output == "1\n"
 
 
 @pytest.mark.parametrize("member", [5, {"chunk_size": [0, 1, 1]}])
