@@ -81,3 +81,20 @@ def test_skeletons_are_read_and_written_by_both_programs() -> None:
     figures = [json.loads(line) for line in shown.stdout.splitlines()]
     assert [each["what"] for each in figures] == ["read", "write"]
     assert all(each["ours_s"] > 0 and each["cloudvolume_s"] > 0 for each in figures)
+
+
+@pytest.mark.slow
+@pytest.mark.parity
+def test_every_program_copies_in_turns(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    command = [
+        sys.executable, BENCHMARKS / "copies.py", "--quick", "--json", figures,
+        "--job", "chunks into shards", "--job", "raw chunks to png",
+    ]  # fmt: skip
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    into_shards, _ = json.loads(figures.read_text()).values()
+    assert {name: each["files"] for name, each in into_shards.items()} == {
+        "ours": 1, "TensorStore": 1, "CloudVolume": 2,
+    }  # fmt: skip
+    assert shown.stdout.startswith("| copy; by |")
