@@ -53,6 +53,12 @@ class Job:
     sharded: bool = False
     encoding: str | None = None
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of `copy`. The quality is CloudVolume's, which cannot be told another."""
+        options = {"jpeg_quality": 85} if self.encoding == "jpeg" else None
+        return {"encoding": self.encoding, "encoding_options": options}
+
 
 JOBS = {
     "chunks as they are": Job(source="labels, unsharded"),
@@ -97,13 +103,13 @@ def ours(job: Job, source: Path, copy: Path) -> Work:
     )
     assert isinstance(small, ps.Volume)
     ps.copy("memory://small", "memory://copy", mode="w")  # imports what is needed
-    return lambda: ps.copy(source, copy, encoding=job.encoding, sharding=spec)
+    return lambda: ps.copy(source, copy, sharding=spec, **job.arguments)
 
 
 def tensorstore(job: Job, source: Path, copy: Path) -> Work:
     """Shard by shard where there are shards, as one write of everything takes all memory."""
     spec = spec_of(job, ps.open_layer(source).scale(0))
-    plan = ps.copy(source, copy, encoding=job.encoding, sharding=spec, dry_run=True)
+    plan = ps.copy(source, copy, sharding=spec, dry_run=True, **job.arguments)
     assert isinstance(plan, CopyPlan)
     copy.mkdir()
     (copy / "info").write_text(json.dumps(plan.info.to_json()))
