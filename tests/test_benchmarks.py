@@ -96,3 +96,20 @@ def test_a_spatial_index_is_asked_by_every_program() -> None:
         found = [each["found"] for each in figures if each.get("what") == what]
         assert len(found) == 3
         assert len({*found}) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parity
+def test_every_program_copies_in_turns(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    command = [
+        sys.executable, BENCHMARKS / "copies.py", "--quick", "--json", figures,
+        "--job", "chunks into shards", "--job", "raw chunks to png",
+    ]  # fmt: skip
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    into_shards, _ = json.loads(figures.read_text()).values()
+    assert {name: each["files"] for name, each in into_shards.items()} == {
+        "ours": 1, "TensorStore": 1, "CloudVolume": 2,
+    }  # fmt: skip
+    assert shown.stdout.startswith("| copy; by |")

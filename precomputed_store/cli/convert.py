@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from precomputed_store.volume import Volume
-    from precomputed_store.writing.preview import WritePlan
+    from precomputed_store.writing.planned import WritePlan
 
 __all__ = ["command"]
 

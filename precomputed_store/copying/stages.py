@@ -19,8 +19,7 @@ from precomputed_store.shard_shape import shard_cells
 from precomputed_store.write_plan import unit_spans
 from precomputed_store.writer import WriteOptions, writer_for
 from precomputed_store.writing.blocks import LARGEST_BLOCK_BYTES
-from precomputed_store.writing.done import pending_objects, pending_shards
-from precomputed_store.writing.run import pending
+from precomputed_store.writing.done import pending, pending_objects, pending_shards
 from precomputed_store.writing.stages import Stage, coarse_stage, unique_name
 from precomputed_store.writing.tiling import Tiling, tile
 

@@ -256,7 +256,10 @@ def _writer_of(writer: RegionWriter, packed: Packed) -> RegionWriter:
 
 
 def _concurrency(sink: ChunkCopy) -> int:
-    return max(sink.source.storage.concurrency, sink.writer.array.storage.concurrency)
+    """How many chunks are worth having in hand: more where each is written by itself."""
+    source, target = sink.source.storage, sink.writer.array.storage
+    writes = target.concurrency if sink.writer.array.scale.sharding else target.write_concurrency
+    return max(source.concurrency, writes)
 
 
 def _each(sink: ChunkCopy, cells: Sequence[XYZ], take: Take, take_async: TakeAsync) -> None:

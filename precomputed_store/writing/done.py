@@ -11,9 +11,11 @@ from precomputed_store.engine import ChunkedArray
 from precomputed_store.grid import XYZ, Box
 from precomputed_store.shard_writer import ShardWriter
 from precomputed_store.sharding import locate_many, shard_name
+from precomputed_store.writing.stages import Pending, scatters
+from precomputed_store.writing.tasks import ArraySink, CoarseSink
 from precomputed_store.writing.tiling import Tiling
 
-__all__ = ["pending_objects", "pending_shards"]
+__all__ = ["pending", "pending_objects", "pending_shards"]
 
 
 def pending_objects(array: ChunkedArray, tiling: Tiling) -> frozenset[XYZ]:
@@ -37,3 +39,11 @@ def pending_shards(writer: ShardWriter, region: Box) -> frozenset[int]:
     stored = set(writer.array.storage.list_names(writer.array.scale.key))
     shards = writer.shards_of(region)
     return frozenset(i for i in shards if shard_name(writer.spec, i) not in stored)
+
+
+def pending(sink: ArraySink | CoarseSink) -> Pending:
+    """What is not stored yet of what a sink takes."""
+    if scatters(sink.tiling, sink):
+        assert isinstance(sink.writer, ShardWriter)
+        return pending_shards(sink.writer, sink.tiling.region)
+    return pending_objects(sink.writer.array, sink.tiling.objects)

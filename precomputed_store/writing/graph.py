@@ -96,7 +96,7 @@ class WriteGraph:
         if not progress:
             return delayed.compute()
         total, names = self.num_tasks, {stage.name for stage in self.stages}
-        with progress_bar(self.description, total=total, enabled=True, unit="objects") as done:
+        with progress_bar(self.description, total=total, enabled=True, unit="tasks") as done:
             client = active_client()
             if client is None:
                 with _counting(names, done):

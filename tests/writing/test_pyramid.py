@@ -14,7 +14,7 @@ import precomputed_store as ps
 from precomputed_store.grid import Box
 from precomputed_store.storage import Storage
 from precomputed_store.writer import WriteOptions
-from precomputed_store.writing import run, tasks, tiling
+from precomputed_store.writing import coarse_scales, run, tasks, tiling
 from precomputed_store.writing.pyramid import Level
 from tests.oracles import cloudvolume_read, make_info, tensorstore_read, tensorstore_write
 from tests.writing.reference import coarse, coarse_start
@@ -41,7 +41,8 @@ def labels() -> np.ndarray:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = 9 * 8 * 7 * 16
-    monkeypatch.setattr(run, "LARGEST_BLOCK_BYTES", limit)
+    for module in (coarse_scales, run):
+        monkeypatch.setattr(module, "LARGEST_BLOCK_BYTES", limit)
     monkeypatch.setitem(tiling.tile.__kwdefaults__, "largest", limit)
 
 
@@ -308,7 +309,7 @@ def test_tasks_of_different_regions_have_different_names(
     volume = write(labels, tmp_path, pyramid=[(2, 2, 2)])
     level = Level(scale=volume.scales[1], factor=(2, 2, 2))
     names = {
-        run.PyramidWrite(
+        coarse_scales.PyramidWrite(
             volume=volume, levels=[level], method="mode", options=WriteOptions(), region=region
         )
         .stages(None)[0]

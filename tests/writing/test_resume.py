@@ -18,7 +18,7 @@ import pytest
 
 import precomputed_store as ps
 from precomputed_store.storage import Storage
-from precomputed_store.writing import run, tiling
+from precomputed_store.writing import coarse_scales, run, tiling
 
 RECORD = "write-in-progress.json"
 SIZE = (40, 33, 27)
@@ -40,7 +40,8 @@ def labels() -> np.ndarray:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "LARGEST_BLOCK_BYTES", 1 << 14)
+    for module in (coarse_scales, run):
+        monkeypatch.setattr(module, "LARGEST_BLOCK_BYTES", 1 << 14)
     monkeypatch.setitem(tiling.tile.__kwdefaults__, "largest", 1 << 14)
 
 
@@ -245,7 +246,7 @@ def test_a_job_whose_scales_are_named_already_is_resumed_too(
     def interrupted(_: Storage) -> None:
         raise InterruptedHereError
 
-    monkeypatch.setattr(run, "end_record", interrupted)
+    monkeypatch.setattr(coarse_scales, "end_record", interrupted)
     with pytest.raises(InterruptedHereError):
         ps.downsample(tmp_path, [(2, 2, 2)])
     monkeypatch.undo()

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 import precomputed_store as ps
 from precomputed_store.grid import Box
-from precomputed_store.writing import run, tiling
+from precomputed_store.writing import coarse_scales, run, tiling
 from tests.oracles import (
     cloudvolume_read,
     make_info,
@@ -45,7 +45,8 @@ def voxels() -> np.ndarray:
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few chunks, so that shards are put together from several."""
     limit = 9 * 8 * 7 * 4
-    monkeypatch.setattr(run, "LARGEST_BLOCK_BYTES", limit)
+    for module in (coarse_scales, run):
+        monkeypatch.setattr(module, "LARGEST_BLOCK_BYTES", limit)
     monkeypatch.setitem(tiling.tile.__kwdefaults__, "largest", limit)
 
 
