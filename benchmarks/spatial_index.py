@@ -123,7 +123,9 @@ def child(program: str, what: str, folder: Path, cells: int) -> dict[str, Any]:
         [*command, "--program", program, "--what", what],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    # Programs may say something themselves, even at their end.
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    measured: dict[str, Any] = json.loads(lines[-1])
     return measured
 
 
