@@ -18,8 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -27,12 +25,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from copy_turns import CHUNK, CONTENDERS, JOBS, SOURCES, sharding
+from turns import run_turn, summary
 from write_at_scale import source_array
 
 import precomputed_store as ps
 
 BASELINE = "ours"
-Turn = dict[str, dict[str, float]]
 
 
 def write_sources(folder: Path, *, size: int, data: Path | None) -> None:
@@ -47,31 +45,12 @@ def write_sources(folder: Path, *, size: int, data: Path | None) -> None:
         )  # fmt: skip
 
 
-def run_turn(job: str, contender: str, folder: Path) -> dict[str, float]:
-    """One measurement, in a process of its own."""
-    program = Path(__file__).with_name("copy_turns.py")
-    command = [sys.executable, "-W", "ignore", str(program), job, contender, str(folder)]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False)
-    shutil.rmtree(folder / "copy", ignore_errors=True)
-    if shown.returncode:
-        raise SystemExit(f"{job}; {contender}:\n{shown.stderr}")
-    print(".", end="", file=sys.stderr, flush=True)
-    return json.loads(shown.stdout.splitlines()[-1])  # type: ignore[no-any-return]
-
-
-def summary(turns: list[Turn]) -> dict[str, dict[str, float]]:
-    """Medians of the figures, and of their ratios to our own."""
-    found = {}
-    for name in turns[0]:
-        medians = {
-            key: statistics.median(turn[name][key] for turn in turns) for key in turns[0][name]
-        }
-        for key in ("wall_s", "cpu_s"):
-            medians[f"{key}_ratio"] = statistics.median(
-                turn[name][key] / max(turn[BASELINE][key], 1e-3) for turn in turns
-            )
-        found[name] = medians
-    return found
+def run_job(job: str, contender: str, folder: Path) -> dict[str, float]:
+    """One turn of a contender, which leaves nothing for the next."""
+    try:
+        return run_turn("copy_turns.py", job, contender, folder)
+    finally:
+        shutil.rmtree(folder / "copy", ignore_errors=True)
 
 
 def markdown(results: dict[str, dict[str, dict[str, float]]]) -> str:
@@ -105,10 +84,10 @@ def main() -> None:
         write_sources(folder, size=size, data=arguments.data)
         for job in arguments.job or JOBS:
             turns = [
-                {contender: run_turn(job, contender, folder) for contender in CONTENDERS}
+                {contender: run_job(job, contender, folder) for contender in CONTENDERS}
                 for _ in range(rounds)
             ]
-            results[job] = summary(turns)
+            results[job] = summary(turns, BASELINE)
             if arguments.json:
                 arguments.json.write_text(json.dumps(results, indent=2))
     print(file=sys.stderr)

@@ -22,8 +22,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import statistics
-import subprocess
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -34,10 +33,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from turns import run_turn, summary
 from write_turns import CONTENDERS, LAYERS, downsampler, reduction
 
 BASELINE = "ours, numpy"
-Turn = dict[str, dict[str, float]]
 
 
 def source_array(name: str, size: int, data: Path | None) -> np.ndarray:
@@ -96,43 +95,24 @@ def save_references(folder: Path, *, size: int, levels: int, data: Path | None) 
                 np.save(folder / f"{layer.source}-{rule}-{index}.npy", others[rule])
 
 
-def run_turn(layer: str, contender: str, *, levels: int, folder: Path) -> dict[str, float]:
-    """One measurement, in a process of its own."""
-    program = Path(__file__).with_name("write_turns.py")
-    command = [sys.executable, "-W", "ignore", program, layer, contender, levels, folder]
-    shown = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    subprocess.run(["rm", "-rf", str(folder / "layer")], check=True)
-    if shown.returncode:
-        raise SystemExit(f"{layer}; {contender}:\n{shown.stderr}")
-    print(".", end="", file=sys.stderr, flush=True)
-    return json.loads(shown.stdout.splitlines()[-1])  # type: ignore[no-any-return]
-
-
-def summary(turns: list[Turn]) -> dict[str, dict[str, float]]:
-    """Medians: of our baseline its own figures, of the others their ratios to it."""
-    found = {}
-    for name in turns[0]:
-        medians = {
-            key: statistics.median(turn[name][key] for turn in turns) for key in turns[0][name]
-        }
-        for key in ("wall_s", "cpu_s"):
-            medians[f"{key}_ratio"] = statistics.median(
-                turn[name][key] / turn[BASELINE][key] for turn in turns
-            )
-        found[name] = medians
-    return found
+def run_layer(layer: str, contender: str, *, levels: int, folder: Path) -> dict[str, float]:
+    """One turn of a contender, which leaves nothing for the next."""
+    try:
+        return run_turn("write_turns.py", layer, contender, levels, folder)
+    finally:
+        shutil.rmtree(folder / "layer", ignore_errors=True)
 
 
 def run(folder: Path, layers: list[str], *, levels: int, rounds: int) -> Iterator[tuple[str, Any]]:
     for layer in layers:
         turns = [
             {
-                contender: run_turn(layer, contender, levels=levels, folder=folder)
+                contender: run_layer(layer, contender, levels=levels, folder=folder)
                 for contender in CONTENDERS
             }
             for _ in range(rounds)
         ]
-        yield layer, summary(turns)
+        yield layer, summary(turns, BASELINE)
 
 
 def markdown(results: dict[str, dict[str, dict[str, float]]]) -> str:

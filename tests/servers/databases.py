@@ -100,7 +100,7 @@ def _as_nobody(command: list[str], environment: dict[str, str], folder: Path) ->
         command, env=environment, cwd=folder, user=_nobody(), capture_output=True, text=True
     )
     if done.returncode:
-        pytest.skip(f"{command[0]} fails: {done.stderr[-2000:]}")
+        pytest.fail(f"{command[0]} fails: {done.stderr[-2000:]}")
 
 
 def _listens(port: int) -> bool:
@@ -116,4 +116,4 @@ def _wait(
         if is_ready():
             return
         time.sleep(0.2)
-    pytest.skip(f"the server does not start: {log.read_text(errors='replace')[-2000:]}")
+    pytest.fail(f"the server does not start: {log.read_text(errors='replace')[-2000:]}")
