@@ -10,11 +10,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
-__all__ = ["bounded", "change_pool", "codec_pool", "run_batches", "share_out"]
+__all__ = ["bounded", "change_pool", "codec_pool", "run_threaded", "share_out"]
 
 T = TypeVar("T")
 
-_LARGEST_BATCH = 16
 # Measured with chunks of raw voxels and of compressed_segmentation, on two processors.
 _LONG_ITEM_SECONDS = 0.00025
 _LONG_WORK_SECONDS = 0.015
@@ -60,13 +59,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_pools)
 
 
-def run_batches(
+def run_threaded(
     function: Callable[[T], object], items: Sequence[T], *, workers: int, brief: bool = False
 ) -> None:
-    """Call `function` on every item, several items per task, on up to `workers` threads.
+    """Call `function` on every item, on up to `workers` threads.
 
-    The first exception is raised, after the running batches have ended; batches that
-    have not started are dropped. Few items run in the caller's own thread.
+    The first exception is raised when nothing is under way any more; items that have not begun
+    are dropped then. A single item runs in the caller's own thread.
 
     Parameters
     ----------
@@ -80,20 +79,22 @@ def run_batches(
         return
     if brief:
         items = items[_do_while_brief(function, items) :]
-    size = max(1, min(_LARGEST_BATCH, -(-len(items) // (4 * workers))))
+    # Handed out one by one: of a few long items, a batch more than another's is a long wait.
+    indices = iter(range(len(items)))
     stop = threading.Event()
 
-    def run(start: int) -> None:
-        for item in items[start : start + size]:
+    def work() -> None:
+        for index in indices:
             if stop.is_set():
                 return
-            function(item)
+            function(items[index])
 
+    workers = min(workers, len(items))
     if workers <= num_cores():
-        _submit(codec_pool(), run, range(0, len(items), size), stop)
+        _submit(codec_pool(), work, workers, stop)
     else:
         with ThreadPoolExecutor(workers, thread_name_prefix="precomputed-io") as pool:
-            _submit(pool, run, range(0, len(items), size), stop)
+            _submit(pool, work, workers, stop)
 
 
 def _do_while_brief(function: Callable[[T], object], items: Sequence[T]) -> int:
@@ -146,9 +147,9 @@ def share_out(function: Callable[[T], object], items: Sequence[T], *, least: int
 
 
 def _submit(
-    pool: ThreadPoolExecutor, run: Callable[[int], None], starts: range, stop: threading.Event
+    pool: ThreadPoolExecutor, work: Callable[[], None], workers: int, stop: threading.Event
 ) -> None:
-    futures: list[Future[None]] = [pool.submit(run, start) for start in starts]
+    futures: list[Future[None]] = [pool.submit(work) for _ in range(workers)]
     try:
         done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         if any(future.exception() for future in done):

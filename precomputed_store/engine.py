@@ -18,7 +18,7 @@ from precomputed_store import isolation
 from precomputed_store.cached import cached_property
 from precomputed_store.chunk_source import ChunkBytes, ChunkSource, Fetched, FileSource
 from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray
-from precomputed_store.concurrency import bounded, codec_pool, run_batches
+from precomputed_store.concurrency import bounded, codec_pool, run_threaded
 from precomputed_store.errors import (
     ChunkError,
     FormatError,
@@ -234,7 +234,7 @@ class ChunkedArray:
 
         codec = self.scale.codec
         brief = codec.has_spans or codec.decodes_boxes
-        run_batches(read, parts, workers=self.storage.concurrency, brief=brief)
+        run_threaded(read, parts, workers=self.storage.concurrency, brief=brief)
         return found
 
     async def _fetch_all(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from precomputed_store.codecs import content
-from precomputed_store.concurrency import bounded, num_cores, run_batches
+from precomputed_store.concurrency import bounded, num_cores, run_threaded
 from precomputed_store.errors import FormatError, ObjectError, UnsupportedError
 from precomputed_store.metadata import ShardingSpec
 from precomputed_store.shard_batch import Found, ShardBatch
@@ -111,14 +111,14 @@ class KeyedReader:
                 blobs[object_id] = self._get(object_id)
                 unpack(object_id)
 
-            run_batches(read, wanted, workers=self.storage.concurrency)
+            run_threaded(read, wanted, workers=self.storage.concurrency)
             return found
 
         async def deliver(object_id: int, blob: Blob | None) -> None:
             blobs[object_id] = blob
 
         run_sync(self._fetch_many(wanted, deliver))
-        run_batches(unpack, wanted, workers=num_cores())
+        run_threaded(unpack, wanted, workers=num_cores())
         return found
 
     def contains(self, ids: Iterable[int]) -> dict[int, bool]:

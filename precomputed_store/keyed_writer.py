@@ -17,7 +17,7 @@ import numpy as np
 
 from precomputed_store.codecs import content
 from precomputed_store.codecs.base import Buffer
-from precomputed_store.concurrency import bounded, num_cores, run_batches
+from precomputed_store.concurrency import bounded, num_cores, run_threaded
 from precomputed_store.errors import FormatError, ObjectError
 from precomputed_store.keyed_reader import KeyedReader, check_id
 from precomputed_store.keyed_spool import Keyed, Spool, check_twice, groups
@@ -160,9 +160,9 @@ class KeyedWriter:
             )
 
         if self.storage.threaded:
-            run_batches(put, group, workers=self.storage.concurrency)
+            run_threaded(put, group, workers=self.storage.concurrency)
         else:
-            run_batches(pack, group, workers=num_cores())
+            run_threaded(pack, group, workers=num_cores())
             run_sync(self._throttle(list(packed), put_packed))
 
     def _delete_files(self, ids: Sequence[int]) -> None:
@@ -210,7 +210,7 @@ class KeyedWriter:
             object_id, keyed = item
             packed[object_id] = Keyed(self._compressed(keyed.data, "gzip"), keyed.before)
 
-        run_batches(pack, group, workers=num_cores())
+        run_threaded(pack, group, workers=num_cores())
         return [(object_id, packed[object_id]) for object_id, _ in group]
 
     def _store(self, shard: int, spool: Spool, ids: Sequence[int], *, replace: bool) -> None:

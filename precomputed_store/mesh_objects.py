@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from precomputed_store.codecs.base import Buffer
-from precomputed_store.concurrency import bounded, num_cores, run_batches
+from precomputed_store.concurrency import bounded, num_cores, run_threaded
 from precomputed_store.mesh import legacy
 from precomputed_store.storage import Storage, run_sync
 
@@ -29,7 +29,7 @@ def put_all(storage: Storage, puts: Sequence[Put]) -> None:
     for manifests in (False, True):
         chosen = [put for put in puts if _is_manifest(put.key) == manifests]
         if storage.threaded:
-            run_batches(partial(_put, storage), chosen, workers=num_cores())
+            run_threaded(partial(_put, storage), chosen, workers=num_cores())
         elif chosen:
             run_sync(_put_all_async(storage, chosen))
 
@@ -54,7 +54,7 @@ async def _put_all_async(storage: Storage, puts: Sequence[Put]) -> None:
 def delete_all(storage: Storage, keys: Sequence[str]) -> None:
     """Remove objects; some may be absent."""
     if storage.threaded:
-        run_batches(storage.delete, keys, workers=num_cores())
+        run_threaded(storage.delete, keys, workers=num_cores())
     elif keys:
         run_sync(_delete_all_async(storage, keys))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from precomputed_store.concurrency import num_cores, run_batches
+from precomputed_store.concurrency import num_cores, run_threaded
 from precomputed_store.keyed_reader import check_id
 from precomputed_store.keyed_writer import Keyed, KeyedWriter
 from precomputed_store.mesh import Manifest, legacy
@@ -68,7 +68,7 @@ class MeshWriter:
             encoded = encode_multilod(pair[1], self.info, self.levels)
             packed[pair[0]] = Keyed(encoded.manifest, (encoded.data,))
 
-        run_batches(encode, group, workers=num_cores())
+        run_threaded(encode, group, workers=num_cores())
         return [(one, packed[one]) for one, _ in group]
 
     def _write_files(self, group: Sequence[tuple[int, Any]]) -> None:
@@ -77,7 +77,7 @@ class MeshWriter:
         def encode(pair: tuple[int, Any]) -> None:
             puts[pair[0]] = self._objects(*pair)
 
-        run_batches(encode, group, workers=num_cores())
+        run_threaded(encode, group, workers=num_cores())
         # Never a new manifest beside old data, or the other way round.
         self._remove_old(list(puts))
         put_all(self.storage, list(itertools.chain.from_iterable(puts.values())))

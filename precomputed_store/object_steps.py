@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 from precomputed_store.codecs import content
 from precomputed_store.codecs.base import Buffer
-from precomputed_store.concurrency import bounded, codec_pool, num_cores, run_batches
+from precomputed_store.concurrency import bounded, codec_pool, num_cores, run_threaded
 from precomputed_store.storage import Blob, ByteRange, Storage, run_sync
 
 __all__ = ["Request", "Steps", "plain_bytes", "run_steps"]
@@ -69,7 +69,7 @@ def run_steps(storage: Storage, items: Sequence[K], steps: Callable[[K], Steps[T
         results[item[0]] = await _run_async(storage, steps(item[1]))
 
     if storage.threaded:
-        run_batches(blocking, numbered, workers=num_cores())
+        run_threaded(blocking, numbered, workers=num_cores())
     else:
         run_sync(_all(storage, numbered, over_network))
     return [results[number] for number, _ in numbered]

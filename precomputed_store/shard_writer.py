@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from precomputed_store.codecs.base import Buffer, ChunkArray
-from precomputed_store.concurrency import num_cores, run_batches
+from precomputed_store.concurrency import num_cores, run_threaded
 from precomputed_store.errors import ChunkError, FormatError, UnsupportedError
 from precomputed_store.grid import XYZ, Box, ChunkGrid
 from precomputed_store.metadata import ShardingSpec
@@ -307,7 +307,7 @@ class ShardWriter(RegionWriter):
                 old = self.array.decode(cell, blob)
             new[chunk_id] = self.pack(cell, self.merged(cell, old, overlay.region, overlay.data))
 
-        run_batches(merge, list(overlay.cells), workers=num_cores())
+        run_threaded(merge, list(overlay.cells), workers=num_cores())
         return new
 
     def _covers(self, region: Box, cell: XYZ) -> bool:
@@ -325,7 +325,7 @@ class ShardWriter(RegionWriter):
             if advance is not None:
                 advance(1)
 
-        run_batches(pack, range(len(cells)), workers=num_cores())
+        run_threaded(pack, range(len(cells)), workers=num_cores())
         return packed
 
     def _assembled(self, chunks: Mapping[int, Buffer]) -> bytearray | None:

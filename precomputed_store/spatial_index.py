@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from precomputed_store.codecs import content
 from precomputed_store.codecs.base import Buffer
-from precomputed_store.concurrency import bounded, run_batches
+from precomputed_store.concurrency import bounded, run_threaded
 from precomputed_store.errors import FormatError, MetadataError, ObjectError
 from precomputed_store.metadata import Scale, VolumeInfo
 from precomputed_store.metadata.document import MAX_BYTES
@@ -186,7 +186,7 @@ class SpatialIndex:
             found[name] = self._boxes(name, stored)
 
         if self.storage.threaded:
-            run_batches(fetch, names, workers=self.storage.concurrency)
+            run_threaded(fetch, names, workers=self.storage.concurrency)
         else:
             self._each(names, fetch_async)
         return found

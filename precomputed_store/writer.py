@@ -17,7 +17,7 @@ import numpy as np
 from precomputed_store.chunk_source import FileSource
 from precomputed_store.codecs import content
 from precomputed_store.codecs.base import ChunkArray
-from precomputed_store.concurrency import bounded, codec_pool, run_batches
+from precomputed_store.concurrency import bounded, codec_pool, run_threaded
 from precomputed_store.engine import ChunkedArray
 from precomputed_store.errors import ChunkError, FormatError
 from precomputed_store.grid import XYZ, Box
@@ -311,7 +311,7 @@ class ChunkWriter(RegionWriter):
             if advance is not None:
                 advance(1)
 
-        run_batches(write, units, workers=storage.write_concurrency)
+        run_threaded(write, units, workers=storage.write_concurrency)
 
     async def _write_all(
         self,

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from precomputed_store import concurrency
-from precomputed_store.concurrency import codec_pool, num_cores, run_batches, share_out
+from precomputed_store.concurrency import codec_pool, num_cores, run_threaded, share_out
 
 
 def threads_of(num_items: int, seconds: float, *, brief: bool) -> list[int]:
@@ -19,7 +19,7 @@ def threads_of(num_items: int, seconds: float, *, brief: bool) -> list[int]:
         threads[item] = threading.get_ident()
         time.sleep(seconds)
 
-    run_batches(work, range(num_items), workers=2, brief=brief)
+    run_threaded(work, range(num_items), workers=2, brief=brief)
     assert all(threads)
     return threads
 
@@ -56,7 +56,7 @@ def test_an_error_of_a_brief_item_ends_it_all() -> None:
             raise ValueError("item 2")
 
     with pytest.raises(ValueError, match="item 2"):
-        run_batches(work, range(1000), workers=2, brief=True)
+        run_threaded(work, range(1000), workers=2, brief=True)
     assert len(done) < 1000
 
 

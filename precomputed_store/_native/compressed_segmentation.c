@@ -6,20 +6,7 @@
  * Specification: Neuroglancer, sliceview/compressed_segmentation/README.md.
  */
 
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#ifdef _WIN32
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
-
-/* Grows with every change of what the functions are called with. */
-EXPORT int interface_version(void) { return 1; }
-
-enum { DONE = 0, DAMAGED = 1 };
+#include "kernel.h"
 
 #define TOO_LARGE UINT64_MAX
 

@@ -15,8 +15,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("precomputed_store", "_native")
-SOURCE = FOLDER / "compressed_segmentation.c"
-LIBRARY = "compressed_segmentation.kernel"
+LIBRARY = "native.kernel"
 """A shared library, whose name does not make a module of Python of it."""
 
 
@@ -29,11 +28,11 @@ class NativeBuildHook(BuildHookInterface):
         root = Path(self.root)
         self._scratch = Path(tempfile.mkdtemp(prefix="precomputed-store-"))
         try:
-            library = compiled(root / SOURCE, self._scratch)
+            library = compiled(root / FOLDER, self._scratch)
         except Exception as error:
             # Whatever a compiler may lack: the package works without.
             self.app.display_warning(
-                f"compressed_segmentation is not compiled, and will be slower: {error}"
+                f"the kernels are not compiled, and some encodings will be slower: {error}"
             )
             return
         if version == "editable":
@@ -48,8 +47,8 @@ class NativeBuildHook(BuildHookInterface):
             shutil.rmtree(self._scratch, ignore_errors=True)
 
 
-def compiled(source: Path, folder: Path) -> Path:
-    """Compile one C file with this Python's own compiler into a shared library."""
+def compiled(sources: Path, folder: Path) -> Path:
+    """Compile the C files of a folder with this Python's own compiler into a shared library."""
     import setuptools  # noqa: F401  # brings distutils on Python 3.12 and later
 
     # isort: split
@@ -60,6 +59,7 @@ def compiled(source: Path, folder: Path) -> Path:
     customize_compiler(compiler)
     windows = sys.platform == "win32"
     arguments = ["/O2"] if windows else ["-O3", "-std=c99", "-fPIC", "-fvisibility=hidden"]
-    objects = compiler.compile([str(source)], output_dir=str(folder), extra_preargs=arguments)
+    files = [str(path) for path in sorted(sources.glob("*.c"))]
+    objects = compiler.compile(files, output_dir=str(folder), extra_preargs=arguments)
     compiler.link_shared_object(objects, str(folder / LIBRARY))
     return folder / LIBRARY

@@ -9,11 +9,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from precomputed_store._native.library import kernels
 
 __all__ = ["decode_box", "encode_channel", "is_available"]
 
@@ -23,8 +24,6 @@ _LARGEST_BLOCK_VOXELS = 1 << 16
 """Larger blocks can have more labels than 16 bits number."""
 
 _DONE = 0
-_INTERFACE = 1
-"""Of the library that fits these calls: another one is left from an older installation."""
 
 
 def is_available() -> bool:
@@ -34,14 +33,8 @@ def is_available() -> bool:
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    path = Path(__file__).with_name("compressed_segmentation.kernel")
-    if sys.byteorder != "little":
-        return None
-    try:
-        library = ctypes.CDLL(str(path))
-    except OSError:
-        return None
-    if library.interface_version() != _INTERFACE:
+    library = kernels()
+    if library is None or sys.byteorder != "little":
         return None
     address, size, sizes = ctypes.c_void_p, ctypes.c_uint64, ctypes.POINTER(ctypes.c_int64)
     for name in ("uint32", "uint64"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from precomputed_store.concurrency import run_batches
+from precomputed_store.concurrency import run_threaded
 from precomputed_store.copying.tasks import ChunkCopy, shard_of
 from precomputed_store.errors import ChunkError, FormatError
 from precomputed_store.grid import XYZ
@@ -82,4 +82,4 @@ def _check_chunks(sink: ChunkCopy, key: str, places: dict[int, ByteRange], store
             source.decode(cell, blob)
 
     wanted = [item for item in places.items() if sink.verify or item[1].start == item[1].stop]
-    run_batches(check, wanted, workers=source.storage.concurrency)
+    run_threaded(check, wanted, workers=source.storage.concurrency)

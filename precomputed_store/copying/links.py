@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from precomputed_store.codecs import content
 from precomputed_store.codecs.base import Buffer
-from precomputed_store.concurrency import run_batches
+from precomputed_store.concurrency import run_threaded
 from precomputed_store.copying.removal import list_tree
 from precomputed_store.errors import FormatError, StorageError, UnsupportedError
 from precomputed_store.grid import Box
@@ -137,8 +137,8 @@ def copy_objects(
             copy_one(inner)
 
     workers = max(source.concurrency, target.concurrency)
-    run_batches(copy_one, [pair for pair in pairs if not pair.is_large], workers=workers)
-    run_batches(copy_one, [pair for pair in pairs if pair.is_large], workers=_LARGE_AT_ONCE)
+    run_threaded(copy_one, [pair for pair in pairs if not pair.is_large], workers=workers)
+    run_threaded(copy_one, [pair for pair in pairs if pair.is_large], workers=_LARGE_AT_ONCE)
     return DONE
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from precomputed_store.concurrency import bounded, run_batches
+from precomputed_store.concurrency import bounded, run_threaded
 from precomputed_store.grid import Box
 from precomputed_store.info_edits import remove_scale
 from precomputed_store.progress import Advance, progress_bar
@@ -140,7 +140,7 @@ def _remove(storage: Storage, keys: list[str], done: Advance) -> None:
         await bounded(storage.concurrency)(keys, remove_async)
 
     if storage.threaded:
-        run_batches(remove, keys, workers=storage.concurrency)
+        run_threaded(remove, keys, workers=storage.concurrency)
     else:
         run_sync(every())
 
@@ -167,7 +167,7 @@ def stored_among(storage: Storage, keys: Iterable[str]) -> Sizes:
         await bounded(storage.concurrency)(asked, ask_async)
 
     if storage.threaded:
-        run_batches(ask, asked, workers=storage.concurrency)
+        run_threaded(ask, asked, workers=storage.concurrency)
     else:
         run_sync(every())
     return {key: found[key].num_bytes for key in asked if key in found}

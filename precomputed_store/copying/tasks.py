@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from precomputed_store.codecs.base import Buffer, ChunkArray
 from precomputed_store.codecs.transcoding import transcoding
-from precomputed_store.concurrency import bounded, codec_pool, run_batches
+from precomputed_store.concurrency import bounded, codec_pool, run_threaded
 from precomputed_store.copying.plan import source_cell
 from precomputed_store.copying.removal import existing
 from precomputed_store.engine import ChunkedArray
@@ -266,7 +266,7 @@ def _each(sink: ChunkCopy, cells: Sequence[XYZ], take: Take, take_async: TakeAsy
     """Fetch cells of the source and hand each on, with as many at once as pays."""
     source, limit = sink.source.source, _concurrency(sink)
     if sink.source.storage.threaded and sink.writer.array.storage.threaded:
-        run_batches(lambda cell: take(cell, source.fetch(cell)), cells, workers=limit)
+        run_threaded(lambda cell: take(cell, source.fetch(cell)), cells, workers=limit)
         return
 
     async def one(cell: XYZ) -> None:

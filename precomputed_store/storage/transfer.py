@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Hashable, Iterator
 
 from precomputed_store.codecs.base import Buffer
-from precomputed_store.concurrency import bounded, run_batches
+from precomputed_store.concurrency import bounded, run_threaded
 from precomputed_store.errors import StorageError
 from precomputed_store.storage.base import Blob, ByteRange
 from precomputed_store.storage.bridge import run_sync
@@ -126,7 +126,7 @@ def _fetch_pieces(storage: Storage, key: str, places: list[ByteRange], fd: int) 
         await bounded(_AT_ONCE)(places, get)
 
     if storage.threaded:
-        run_batches(lambda place: keep(place, storage.get(key, place)), places, workers=_AT_ONCE)
+        run_threaded(lambda place: keep(place, storage.get(key, place)), places, workers=_AT_ONCE)
     else:
         run_sync(every())
     return versions

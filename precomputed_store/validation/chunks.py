@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TypeVar
 
 from precomputed_store.chunk_source import FileSource
-from precomputed_store.concurrency import bounded, codec_pool, run_batches
+from precomputed_store.concurrency import bounded, codec_pool, run_threaded
 from precomputed_store.engine import ChunkedArray
 from precomputed_store.errors import ChunkError, StorageError
 from precomputed_store.grid import XYZ
@@ -107,7 +107,7 @@ class Decoding:
         storage = self.tally.array.storage
         for batch in _batches(cells):
             if storage.threaded:
-                run_batches(self._fetch, batch, workers=storage.concurrency)
+                run_threaded(self._fetch, batch, workers=storage.concurrency)
             else:
                 run_sync(self._fetch_many(batch))
 
@@ -167,7 +167,7 @@ class Presence:
         storage = self.tally.array.storage
         for batch in _batches(cells):
             if storage.threaded:
-                run_batches(self._ask, batch, workers=storage.concurrency)
+                run_threaded(self._ask, batch, workers=storage.concurrency)
             else:
                 run_sync(_each(batch, self._ask_async, storage.concurrency))
 
@@ -218,7 +218,7 @@ class IndexLookup:
                 wanted.setdefault(locate(self.source.sharding, chunk_id), []).append(cell)
             groups = list(wanted.items())
             if storage.threaded:
-                run_batches(self._look_up, groups, workers=storage.concurrency)
+                run_threaded(self._look_up, groups, workers=storage.concurrency)
             else:
                 run_sync(_each(groups, self._look_up_async, storage.concurrency))
 

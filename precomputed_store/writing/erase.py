@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from precomputed_store.codecs import content
-from precomputed_store.concurrency import bounded, run_batches
+from precomputed_store.concurrency import bounded, run_threaded
 from precomputed_store.errors import UnsupportedError
 from precomputed_store.storage import Blob, Storage, run_sync
 from precomputed_store.storage.listing import list_objects
@@ -41,7 +41,7 @@ class Removal:
 
     def carry_out(self) -> None:
         if self.storage.threaded:
-            run_batches(self.storage.delete, self.keys, workers=self.storage.concurrency)
+            run_threaded(self.storage.delete, self.keys, workers=self.storage.concurrency)
         else:
             run_sync(self._delete_all())
 

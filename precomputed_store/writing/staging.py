@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from precomputed_store.concurrency import run_batches
+from precomputed_store.concurrency import run_threaded
 from precomputed_store.errors import StorageError
 from precomputed_store.grid import XYZ
 from precomputed_store.metadata import ShardingSpec
@@ -88,13 +88,13 @@ class Staging:
         def read(index: XYZ) -> None:
             found.update(self._chunks(self.key(index), writer.spec, shard))
 
-        run_batches(read, indices, workers=self.storage.concurrency)
+        run_threaded(read, indices, workers=self.storage.concurrency)
         return found
 
     def clear(self, indices: Iterator[XYZ]) -> None:
         """Remove what was staged."""
         keys = [self.key(index) for index in indices]
-        run_batches(self.storage.delete, keys, workers=self.storage.concurrency)
+        run_threaded(self.storage.delete, keys, workers=self.storage.concurrency)
         self.storage.remove_empty_folder(self.folder)
 
     def _chunks(self, key: str, spec: ShardingSpec, shard: int) -> Iterator[tuple[int, bytes]]:
