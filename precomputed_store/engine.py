@@ -232,8 +232,7 @@ class ChunkedArray:
             if advance is not None:
                 advance(1)
 
-        codec = self.scale.codec
-        brief = codec.has_spans or codec.decodes_boxes
+        brief = self.scale.codec.brief
         run_threaded(read, parts, workers=self.storage.concurrency, brief=brief)
         return found
 

@@ -93,6 +93,8 @@ class Codec(ABC):
     content_type: ClassVar[str] = "application/octet-stream"
     compressible: ClassVar[bool] = False
     """Whether ``compress="auto"`` compresses chunks once more (gzip) on object stores."""
+    brief: ClassVar[bool] = False
+    """Whether decoding a chunk can be a matter of microseconds."""
     decodes_boxes: ClassVar[bool] = False
     """Whether `decode_box` ever does."""
     can_cut: ClassVar[bool] = False

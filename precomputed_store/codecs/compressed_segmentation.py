@@ -58,6 +58,7 @@ class CompressedSegmentation(Codec):
     data_types: ClassVar[tuple[str, ...]] = ("uint32", "uint64")
     content_type: ClassVar[str] = "image/x.compressed_segmentation"
     compressible: ClassVar[bool] = True
+    brief: ClassVar[bool] = True
     decodes_boxes: ClassVar[bool] = True
     can_cut: ClassVar[bool] = True
 

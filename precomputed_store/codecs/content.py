@@ -21,7 +21,7 @@ from precomputed_store.codecs.base import CZYX, Buffer, Codec, require
 from precomputed_store.codecs.checks import library_errors
 from precomputed_store.errors import FormatError, UnsupportedError
 
-__all__ = ["SUFFIXES", "apply", "from_header", "guess", "undo"]
+__all__ = ["SUFFIXES", "apply", "from_header", "guess", "undo", "zlib_library"]
 
 SUFFIXES: Final[Mapping[str, str]] = {
     "gzip": ".gz",
@@ -127,9 +127,9 @@ class _BrotliStream:
 def _opener(name: str, *, allow_zlib: bool) -> Callable[[], _Stream]:
     match name:
         case "gzip":
-            return partial(_zlib().decompressobj, 47 if allow_zlib else 31)
+            return partial(zlib_library().decompressobj, 47 if allow_zlib else 31)
         case "deflate":
-            return partial(_zlib().decompressobj, 15)
+            return partial(zlib_library().decompressobj, 15)
         case "br":
             brotli = _brotli()
             return lambda: _BrotliStream(brotli.Decompressor())
@@ -145,7 +145,8 @@ def _opener(name: str, *, allow_zlib: bool) -> Callable[[], _Stream]:
 
 
 @cache
-def _zlib() -> Any:
+def zlib_library() -> Any:
+    """isal's module like zlib, if it is installed; else zlib."""
     try:
         from isal import isal_zlib
     except ImportError:

@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from precomputed_store.codecs import _image
-from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray, Codec, require
+from precomputed_store.codecs._png_pixels import Layout, first_rows
+from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray, Codec, Ranges, require
 from precomputed_store.codecs.checks import library_errors
 from precomputed_store.errors import FormatError, UnsupportedError
 
@@ -60,6 +61,7 @@ class Png(Codec):
     data_types: ClassVar[tuple[str, ...]] = ("uint8", "uint16")
     channels: ClassVar[tuple[int, ...] | None] = (1, 2, 3, 4)
     content_type: ClassVar[str] = "image/png"
+    decodes_boxes: ClassVar[bool] = True
 
     png_level: int | None = None
 
@@ -72,10 +74,24 @@ class Png(Codec):
         return None
 
     def decode(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> ChunkArray:
-        header, pixels = _read_chunks(data)
-        _image.check_header(Png, header, shape=shape, dtype=dtype)
-        image = _decode(pixels, components=shape[0], itemsize=dtype.itemsize)
+        chunks, layout = _read_image(data, shape=shape, dtype=dtype)
+        image = first_rows(chunks, layout, layout.height)
+        if image is None:
+            image = _decode(_pixels_of(data, chunks), components=shape[0], itemsize=dtype.itemsize)
         return _image.to_chunk(Png, image, shape=shape, dtype=dtype)
+
+    def decode_box(self, data: Buffer, *, shape: CZYX, box: Ranges, out: ChunkArray) -> bool:
+        chunks, layout = _read_image(data, shape=shape, dtype=out.dtype)
+        plane = shape[2] * shape[3]
+        (z, z_stop), *others = box
+        # Rows of an image need not be rows of the chunk.
+        image = first_rows(chunks, layout, -(-z_stop * plane // layout.width))
+        if image is None:
+            return False
+        voxels = image.reshape(-1, shape[0])[z * plane : z_stop * plane]
+        planes = np.moveaxis(voxels.reshape(-1, *shape[2:], shape[0]), -1, 0)
+        out[...] = planes[:, :, *(slice(*axis) for axis in others)]
+        return True
 
     def encode(self, array: ChunkArray) -> bytes:
         image = _image.to_image(Png, array, max_side=_MAX_SIDE)
@@ -91,8 +107,10 @@ class Png(Codec):
         return bytes(data[:8]) == _SIGNATURE
 
 
-def _read_chunks(data: Buffer) -> tuple[_image.ImageHeader, Buffer]:
-    """The header, and an image of nothing but pixels: no metadata to be inflated or applied."""
+def _read_image(
+    data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]
+) -> tuple[list[tuple[bytes, memoryview]], Layout]:
+    """The chunks of an image that can hold such a chunk, and how its samples lie."""
     if bytes(data[:8]) != _SIGNATURE:
         raise FormatError("not a png image")
     view = memoryview(data)
@@ -104,9 +122,16 @@ def _read_chunks(data: Buffer) -> tuple[_image.ImageHeader, Buffer]:
         raise FormatError("png image has a palette; expected samples")
     if colour not in _COMPONENTS:
         raise FormatError(f"png image has the unknown colour type {colour}")
-    header = _image.ImageHeader(width, height, _COMPONENTS[colour], bits)
+    components = _COMPONENTS[colour]
+    header = _image.ImageHeader(width, height, components, bits)
+    _image.check_header(Png, header, shape=shape, dtype=dtype)
+    return chunks, Layout(width, height, components, dtype.itemsize)
+
+
+def _pixels_of(data: Buffer, chunks: list[tuple[bytes, memoryview]]) -> Buffer:
+    """An image of nothing but pixels: no metadata to be inflated or applied."""
     pixels = [chunk for kind, chunk in chunks if kind in _PIXELS]
-    return header, data if len(pixels) == len(chunks) else b"".join([_SIGNATURE, *pixels])
+    return data if len(pixels) == len(chunks) else b"".join([_SIGNATURE, *pixels])
 
 
 def _chunks(view: memoryview) -> Iterator[tuple[bytes, memoryview]]:

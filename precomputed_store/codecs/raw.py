@@ -26,6 +26,7 @@ class Raw(Codec):
         "int64", "float16", "float64", "bool",
     )  # fmt: skip
     compressible: ClassVar[bool] = True
+    brief: ClassVar[bool] = True
     has_spans: ClassVar[bool] = True
 
     def decode(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> ChunkArray:

@@ -29,9 +29,9 @@ def gzip_library(request, monkeypatch):
         pytest.importorskip("isal")
     else:
         monkeypatch.setitem(sys.modules, "isal", None)
-    content._zlib.cache_clear()
+    content.zlib_library.cache_clear()
     yield request.param
-    content._zlib.cache_clear()
+    content.zlib_library.cache_clear()
 
 
 def undo(data, encoding, limit=10_000, **options):

@@ -20,6 +20,7 @@ from image_peers import (
 )
 from peaks import IMPORT
 
+from precomputed_store._native import png_rows as native
 from precomputed_store.codecs import png
 from precomputed_store.codecs.png import Png
 from precomputed_store.errors import FormatError, UnsupportedError
@@ -30,11 +31,16 @@ KINDS = [(dtype, channels) for dtype in ("uint8", "uint16") for channels in (1, 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-@pytest.fixture(autouse=True, params=["imagecodecs", "pyspng"])
+@pytest.fixture(autouse=True, params=["kernel", "imagecodecs", "pyspng"])
 def library(request, monkeypatch) -> Iterator[str]:
-    """The whole file runs with each of the two libraries."""
+    """The whole file runs with each of the two libraries, and with the compiled kernel."""
     logging.getLogger("imagecodecs").setLevel(logging.ERROR)
-    pytest.importorskip(request.param)
+    if request.param == "kernel":
+        if not native.is_available():
+            pytest.skip("the package was installed without a compiler")
+    else:
+        pytest.importorskip(request.param)
+        monkeypatch.setattr(native, "is_available", lambda: False)
     if request.param == "pyspng":
         monkeypatch.setitem(sys.modules, "imagecodecs", None)
     png._imagecodecs.cache_clear()
@@ -136,7 +142,7 @@ def test_big_endian_arrays_keep_their_values():
 
 def test_sixteen_bits_of_three_channels_need_imagecodecs_to_be_written(library):
     array = smooth((3, 3, 4, 5), "uint16")
-    if library == "imagecodecs":
+    if library != "pyspng":
         np.testing.assert_array_equal(decode(Png().encode(array), array), array)
     else:
         with pytest.raises(UnsupportedError, match=r"precomputed-store\[images\]"):
@@ -147,10 +153,14 @@ def test_without_any_library_one_is_named(library, monkeypatch):
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
     monkeypatch.setitem(sys.modules, "pyspng", None)
     png._imagecodecs.cache_clear()
+    with pytest.raises(UnsupportedError, match="pip install"):
+        Png().encode(COUNTING)
     data = image(chunk(b"IDAT", pixels()))
-    for attempt in (lambda: Png().encode(COUNTING), lambda: decode(data)):
-        with pytest.raises(UnsupportedError, match="pip install"):
-            attempt()
+    if library == "kernel":
+        np.testing.assert_array_equal(decode(data), COUNTING)
+        return
+    with pytest.raises(UnsupportedError, match="pip install"):
+        decode(data)
 
 
 def test_arrays_of_any_strides_are_encoded_alike():
@@ -211,14 +221,15 @@ def test_metadata_is_neither_inflated_nor_applied():
         chunk(b"IDAT", pixels()),
         chunk(b"tEXt", b"note\0behind"),
     )
-    _, given_to_the_library = png._read_chunks(data)
-    assert given_to_the_library == image(chunk(b"IDAT", pixels()))
+    chunks, _ = png._read_image(data, shape=COUNTING.shape, dtype=COUNTING.dtype)
+    assert png._pixels_of(data, chunks) == image(chunk(b"IDAT", pixels()))
     np.testing.assert_array_equal(decode(data), COUNTING)
 
 
 def test_image_of_pixels_only_is_not_copied():
     data = image(chunk(b"IDAT", pixels()))
-    assert png._read_chunks(data)[1] is data
+    chunks, _ = png._read_image(data, shape=COUNTING.shape, dtype=COUNTING.dtype)
+    assert png._pixels_of(data, chunks) is data
 
 
 def test_header_with_a_wrong_checksum_is_refused():
