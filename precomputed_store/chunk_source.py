@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from precomputed_store.cached import cached_property
 from precomputed_store.codecs import content
-from precomputed_store.codecs.base import CZYX, Buffer, Ranges, Span
+from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray
 from precomputed_store.errors import StorageError, UnsupportedError
 from precomputed_store.grid import XYZ
 from precomputed_store.metadata import Scale
 from precomputed_store.storage import Blob, Storage
+from precomputed_store.storage.blocks import FileBlocks
 
-__all__ = ["ChunkBytes", "ChunkSource", "Deliver", "Fetched", "FileSource", "Throttle"]
+__all__ = ["ChunkBytes", "ChunkSource", "Deliver", "FileSource", "Throttle"]
 
 _MARGIN_BYTES = 1 << 20
 
@@ -32,21 +33,6 @@ Throttle: TypeAlias = Callable[[Sequence[Any], Callable[[Any], Awaitable[None]]]
 """Runs a coroutine function over items, a bounded number of them at once."""
 
 
-class Fetched(NamedTuple):
-    """What is stored for a cell, or a span of it that holds what is wanted.
-
-    Attributes
-    ----------
-    blob : Blob or None
-        None: nothing is stored.
-    span : Span or None
-        What `blob` is of the chunk; None: all of it.
-    """
-
-    blob: Blob | None
-    span: Span | None = None
-
-
 class ChunkSource(Protocol):
     """Where the encoded chunks of one scale come from."""
 
@@ -55,9 +41,6 @@ class ChunkSource(Protocol):
 
     def fetch(self, cell: XYZ) -> Blob | None:
         """What is stored for `cell`, or None if nothing is. For threads."""
-
-    def fetch_box(self, cell: XYZ, box: Ranges) -> Fetched:
-        """As `fetch`, of no more than a box of the chunk (along z, y and x) takes."""
 
     async def fetch_many(self, cells: Sequence[XYZ], deliver: Deliver, throttle: Throttle) -> None:
         """Fetch many cells with as few requests as it takes, in any order."""
@@ -127,16 +110,12 @@ class FileSource:
             blob = self.storage.get(self._nested_key(cell), max_bytes=limit)
         return blob
 
-    def fetch_box(self, cell: XYZ, box: Ranges) -> Fetched:
-        if self.scale.codec.has_spans and self.storage.has_pieces:
-            codec, dtype, shape = self.scale.codec, self.chunks.dtype, self.chunks.shape(cell)
-            span = codec.span(shape=shape, dtype=dtype, box=box)
-            if span is not None:
-                size = codec.max_encoded_bytes(shape=shape, dtype=dtype)
-                piece = self.storage.get_piece(self.key(cell), span.byte_range, size=size)
-                if piece is not None:
-                    return Fetched(Blob(piece, None), span)
-        return Fetched(self.fetch(cell))
+    def read_blocks(self, blocks: FileBlocks, out: ChunkArray) -> list[int]:
+        """Read blocks of plain chunks into their places; the numbers of those left. For threads.
+
+        Those are to be fetched, which tells what is there instead.
+        """
+        return self.storage.read_blocks(self.scale.key, blocks, out)
 
     async def fetch_many(self, cells: Sequence[XYZ], deliver: Deliver, throttle: Throttle) -> None:
         limit = self.chunks.most_stored

@@ -73,12 +73,12 @@ def run_threaded(
         Whether items may be a matter of microseconds. Threads would cost more than they give
         then, so it is tried without them for as long as that is so.
     """
+    if brief and workers > 1:
+        items = items[_do_while_brief(function, items) :]
     if len(items) <= 1 or workers <= 1:
         for item in items:
             function(item)
         return
-    if brief:
-        items = items[_do_while_brief(function, items) :]
     # Handed out one by one: of a few long items, a batch more than another's is a long wait.
     indices = iter(range(len(items)))
     stop = threading.Event()

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from precomputed_store import isolation
+from precomputed_store.block_plan import PointsPlan, ReadPlan, SelectionPlan, shares
 from precomputed_store.cached import cached_property
-from precomputed_store.chunk_source import ChunkBytes, ChunkSource, Fetched, FileSource
+from precomputed_store.chunk_source import ChunkBytes, ChunkSource, FileSource
 from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray
 from precomputed_store.concurrency import bounded, codec_pool, run_threaded
 from precomputed_store.errors import (
@@ -30,7 +31,7 @@ from precomputed_store.errors import (
 from precomputed_store.grid import XYZ, ChunkGrid
 from precomputed_store.metadata import Scale
 from precomputed_store.progress import Advance
-from precomputed_store.read_plan import ChunkPart, Selection, plan_points, plan_selection
+from precomputed_store.read_plan import ChunkPart, Selection, plan_selection
 from precomputed_store.storage import Blob, Storage, run_async, run_sync
 
 __all__ = ["ChunkedArray", "Missing"]
@@ -121,14 +122,14 @@ class ChunkedArray:
         StorageError
             The storage refused or failed.
         """
-        out, parts = self._prepare(selection)
-        self._run(parts, out, advance, warn=warn)
+        out, plan = self._prepare(selection)
+        self._run(plan, out, advance, warn=warn)
         return out
 
     async def read_async(self, selection: Selection) -> ChunkArray:
         """As `read`, from a coroutine of any event loop."""
-        out, parts = self._prepare(selection)
-        await self._run_async(parts, out)
+        out, plan = self._prepare(selection)
+        await self._run_async(plan, out)
         return out
 
     def read_points(self, points: tuple[npt.NDArray[np.intp], ...]) -> ChunkArray:
@@ -143,14 +144,14 @@ class ChunkedArray:
         -------
         numpy.ndarray, shape (n,)
         """
-        out, parts = self._prepare_points(points)
-        self._run(parts, out, None)
+        out, plan = self._prepare_points(points)
+        self._run(plan, out, None)
         return out
 
     async def read_points_async(self, points: tuple[npt.NDArray[np.intp], ...]) -> ChunkArray:
         """As `read_points`, from a coroutine of any event loop."""
-        out, parts = self._prepare_points(points)
-        await self._run_async(parts, out)
+        out, plan = self._prepare_points(points)
+        await self._run_async(plan, out)
         return out
 
     def num_chunks(self, selection: Selection) -> int:
@@ -187,54 +188,79 @@ class ChunkedArray:
             raise FormatError("the stored object is empty (0 bytes)")
         return self.source.unpack(blob, cell)
 
-    def _prepare(self, selection: Selection) -> tuple[ChunkArray, list[ChunkPart]]:
-        shape = tuple(len(axis) for axis in selection)
-        out = np.empty(shape, self.dtype)
-        if not out.size:
-            return out, []
-        return out, list(plan_selection(selection, self.scale.chunk_size))
+    def _prepare(self, selection: Selection) -> tuple[ChunkArray, ReadPlan]:
+        out = np.empty(tuple(len(axis) for axis in selection), self.dtype)
+        return out, SelectionPlan(selection=selection, grid=self.grid)
 
     def _prepare_points(
         self, points: tuple[npt.NDArray[np.intp], ...]
-    ) -> tuple[ChunkArray, list[ChunkPart]]:
+    ) -> tuple[ChunkArray, ReadPlan]:
         out = np.empty(len(points[0]), self.dtype)
-        return out, list(plan_points(points, self.scale.chunk_size))
+        return out, PointsPlan(points=points, grid=self.grid)
 
     def _run(
-        self,
-        parts: Sequence[ChunkPart],
-        out: ChunkArray,
-        advance: Advance | None,
-        *,
-        warn: bool = True,
+        self, plan: ReadPlan, out: ChunkArray, advance: Advance | None, *, warn: bool = True
     ) -> None:
-        if not self.storage.threaded:
-            found = run_sync(self._fetch_all(parts, out, advance))
-        else:
-            found = self._read_threaded(parts, out, advance)
+        if not out.size:
+            return
+        if self.storage.threaded:
+            self._read_threaded(plan, out, advance, warn=warn)
+            return
+        parts = plan.parts()
+        found = run_sync(self._fetch_all(parts, out, advance))
         if warn:
             self._check_found(parts, found)
 
-    async def _run_async(self, parts: Sequence[ChunkPart], out: ChunkArray) -> None:
-        if self.storage.threaded:
-            await asyncio.to_thread(self._run, parts, out, None)
+    async def _run_async(self, plan: ReadPlan, out: ChunkArray) -> None:
+        if self.storage.threaded or not out.size:
+            await asyncio.to_thread(self._run, plan, out, None)
             return
+        parts = plan.parts()
         found = await run_async(self._fetch_all(parts, out, None))
         await asyncio.to_thread(self._check_found, parts, found)
 
     def _read_threaded(
-        self, parts: Sequence[ChunkPart], out: ChunkArray, advance: Advance | None
-    ) -> list[bool]:
+        self, plan: ReadPlan, out: ChunkArray, advance: Advance | None, *, warn: bool
+    ) -> None:
+        left = self._read_plain(plan, out, advance)
+        if left is not None and not left:
+            return
+        parts = plan.parts()
+        wanted = parts if left is None else [parts[number] for number in left]
         found: list[bool] = []
 
         def read(part: ChunkPart) -> None:
-            found.append(self._place(part, self.source.fetch_box(part.cell, part.box), out))
+            found.append(self._place(part, self.source.fetch(part.cell), out))
             if advance is not None:
                 advance(1)
 
-        brief = self.scale.codec.brief
-        run_threaded(read, parts, workers=self.storage.concurrency, brief=brief)
-        return found
+        workers, brief = self.storage.concurrency, self.scale.codec.brief
+        run_threaded(read, wanted, workers=workers, brief=brief)
+        if warn and len(wanted) == len(parts):
+            self._check_found(parts, found)
+
+    def _read_plain(
+        self, plan: ReadPlan, out: ChunkArray, advance: Advance | None
+    ) -> list[int] | None:
+        """Read what can be read straight into its place; which chunks are left, None: all."""
+        source = self.source
+        if not (isinstance(source, FileSource) and self.scale.codec.plain):
+            return None
+        if not self.storage.has_blocks:
+            return None
+        blocks = plan.blocks(self.num_channels, out)
+        if blocks is None:
+            return None
+        left: list[int] = []
+
+        def read(share: slice) -> None:
+            failed = source.read_blocks(blocks[share], out)
+            left.extend(share.start + number for number in failed)
+            if advance is not None:
+                advance(share.stop - share.start - len(failed))
+
+        run_threaded(read, shares(blocks), workers=self.storage.concurrency, brief=True)
+        return sorted(left)
 
     async def _fetch_all(
         self, parts: Sequence[ChunkPart], out: ChunkArray, advance: Advance | None
@@ -246,7 +272,7 @@ class ChunkedArray:
         inline = self.scale.codec.place == "inline"
 
         def finish(cell: XYZ, blob: Blob | None) -> None:
-            found.append(self._place(by_cell[cell], Fetched(blob), out))
+            found.append(self._place(by_cell[cell], blob, out))
             if advance is not None:
                 advance(1)
 
@@ -260,9 +286,8 @@ class ChunkedArray:
         await self.source.fetch_many(list(by_cell), deliver, throttle)
         return found
 
-    def _place(self, part: ChunkPart, fetched: Fetched, out: ChunkArray) -> bool:
+    def _place(self, part: ChunkPart, blob: Blob | None, out: ChunkArray) -> bool:
         """Decode what is stored for a chunk straight into its place; whether there was any."""
-        blob, span = fetched
         if blob is None:
             if self.missing == "raise":
                 raise self.missing_error(part.cell)
@@ -270,11 +295,7 @@ class ChunkedArray:
             return False
         try:
             codec, source = self.scale.codec, part.source
-            data = self._unpacked(part.cell, blob)
-            if span is None:
-                shape = self.chunk_shape_at(part.cell)
-            else:
-                shape, source = span.shape, part.source_from(span.start)
+            data, shape = self._unpacked(part.cell, blob), self.chunk_shape_at(part.cell)
             if self._place_box(part, data, shape, out):
                 return True
             if codec.can_cut:

@@ -16,7 +16,15 @@ import numpy.typing as npt
 from precomputed_store.codecs.base import Ranges
 from precomputed_store.grid import XYZ
 
-__all__ = ["AxisSelection", "ChunkPart", "Selection", "plan_points", "plan_selection"]
+__all__ = [
+    "AxisSelection",
+    "ChunkPart",
+    "Selection",
+    "SortedPoints",
+    "plan_points",
+    "plan_selection",
+    "sorted_points",
+]
 
 AxisSelection: TypeAlias = range | npt.NDArray[np.intp]
 """Non-negative indices along one axis; a range has a positive step."""
@@ -97,6 +105,38 @@ def plan_selection(selection: Selection, chunk_size: XYZ) -> Iterator[ChunkPart]
         yield ChunkPart((x.cell, y.cell, z.cell), source, target)
 
 
+class SortedPoints(NamedTuple):
+    """Scattered voxels, those of one chunk side by side.
+
+    Attributes
+    ----------
+    order : numpy.ndarray, shape (n,)
+        Their numbers as they were given.
+    cells, local : numpy.ndarray, shape (n, 3)
+        The chunk of each, and its place in that, along z, y and x.
+    channel : numpy.ndarray, shape (n,)
+    starts : numpy.ndarray
+        Where each chunk's begin.
+    """
+
+    order: npt.NDArray[np.intp]
+    cells: npt.NDArray[np.intp]
+    local: npt.NDArray[np.intp]
+    channel: npt.NDArray[np.intp]
+    starts: npt.NDArray[np.intp]
+
+
+def sorted_points(points: tuple[npt.NDArray[np.intp], ...], chunk_size: XYZ) -> SortedPoints:
+    """Sort scattered voxels by the chunks that they lie in; see `plan_points`."""
+    channel, *coordinates = points
+    sizes = np.asarray(chunk_size[::-1], dtype=np.intp)
+    cells, local = np.divmod(np.stack(coordinates, axis=1), sizes)
+    order = np.lexsort(cells.T[::-1])
+    cells, local, channel = cells[order], local[order], channel[order]
+    starts = np.flatnonzero(np.any(np.diff(cells, axis=0, prepend=-1), axis=1))
+    return SortedPoints(order, cells, local, channel, starts)
+
+
 def plan_points(points: tuple[npt.NDArray[np.intp], ...], chunk_size: XYZ) -> Iterator[ChunkPart]:
     """The chunks that scattered voxels lie in; each chunk comes once.
 
@@ -107,14 +147,9 @@ def plan_points(points: tuple[npt.NDArray[np.intp], ...], chunk_size: XYZ) -> It
     chunk_size : (int, int, int)
         x, y and z.
     """
-    channel, *coordinates = points
-    sizes = np.asarray(chunk_size[::-1], dtype=np.intp)
-    cells, local = np.divmod(np.stack(coordinates, axis=1), sizes)
-    if not len(cells):
+    if not len(points[0]):
         return
-    order = np.lexsort(cells.T[::-1])
-    cells, local, channel = cells[order], local[order], channel[order]
-    starts = np.flatnonzero(np.any(np.diff(cells, axis=0, prepend=-1), axis=1))
+    order, cells, local, channel, starts = sorted_points(points, chunk_size)
     stops = np.append(starts[1:], len(order)).tolist()
     first = np.minimum.reduceat(local, starts)
     last = np.maximum.reduceat(local, starts)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from precomputed_store.cached import cached_property
-from precomputed_store.chunk_source import ChunkBytes, Deliver, Fetched, Throttle
+from precomputed_store.chunk_source import ChunkBytes, Deliver, Throttle
 from precomputed_store.codecs import content
-from precomputed_store.codecs.base import Buffer, Ranges
+from precomputed_store.codecs.base import Buffer
 from precomputed_store.errors import ChunkError
 from precomputed_store.grid import XYZ
 from precomputed_store.metadata import ShardingSpec
@@ -70,9 +70,6 @@ class ShardSource:
 
     def fetch(self, cell: XYZ) -> Blob | None:
         return self._reader.fetch(self.chunks.scale.grid.chunk_id(cell))
-
-    def fetch_box(self, cell: XYZ, box: Ranges) -> Fetched:
-        return Fetched(self.fetch(cell))
 
     async def fetch_many(self, cells: Sequence[XYZ], deliver: Deliver, throttle: Throttle) -> None:
         by_id = {self.chunks.scale.grid.chunk_id(cell): cell for cell in cells}

@@ -55,24 +55,6 @@ class Cut(NamedTuple):
     start: tuple[int, int, int]
 
 
-class Span(NamedTuple):
-    """Bytes of an encoded chunk that are an encoded chunk of their own.
-
-    Attributes
-    ----------
-    byte_range : (int, int)
-        First byte and the one after the last.
-    shape : (int, int, int, int)
-        ``(channel, z, y, x)``.
-    start : (int, int, int)
-        Its first voxel in the whole chunk, along z, y and x.
-    """
-
-    byte_range: tuple[int, int]
-    shape: CZYX
-    start: tuple[int, int, int]
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Codec(ABC):
     """One encoding with its parameters.
@@ -99,8 +81,8 @@ class Codec(ABC):
     """Whether `decode_box` ever does."""
     can_cut: ClassVar[bool] = False
     """Whether `cut` ever gives anything."""
-    has_spans: ClassVar[bool] = False
-    """Whether `span` ever gives anything."""
+    plain: ClassVar[bool] = False
+    """Whether a chunk is its little-endian voxels, x fastest, channel slowest, and no more."""
     in_neuroglancer: ClassVar[bool] = True
     """Whether the Neuroglancer client decodes it."""
 
@@ -193,18 +175,6 @@ class Codec(ABC):
         ------
         FormatError
             The bytes are not an encoded chunk of this shape and data type.
-        """
-        return None
-
-    def span(self, *, shape: CZYX, dtype: np.dtype[Any], box: Ranges) -> Span | None:
-        """Where in an encoded chunk a box of it lies, or None if it takes the whole chunk.
-
-        Only for encodings whose chunks are all of the same length, `max_encoded_bytes`.
-
-        Parameters
-        ----------
-        shape, dtype, box
-            As for `cut`.
         """
         return None
 

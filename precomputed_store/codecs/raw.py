@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray, Codec, Place, Ranges, Span
+from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray, Codec, Place
 from precomputed_store.errors import FormatError
 
 __all__ = ["Raw"]
@@ -27,7 +27,7 @@ class Raw(Codec):
     )  # fmt: skip
     compressible: ClassVar[bool] = True
     brief: ClassVar[bool] = True
-    has_spans: ClassVar[bool] = True
+    plain: ClassVar[bool] = True
 
     def decode(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> ChunkArray:
         expected = math.prod(shape) * dtype.itemsize
@@ -42,23 +42,6 @@ class Raw(Codec):
 
     def max_encoded_bytes(self, *, shape: CZYX, dtype: np.dtype[Any]) -> int:
         return math.prod(shape) * dtype.itemsize
-
-    def span(self, *, shape: CZYX, dtype: np.dtype[Any], box: Ranges) -> Span | None:
-        channels, depth, height, width = shape
-        (front, back), (top, bottom), _ = box
-        if channels > 1:
-            return None
-        row = width * dtype.itemsize
-        if back - front > 1:
-            if back - front == depth:
-                return None
-            top, bottom = 0, height
-        # Whole rows of one plane, or whole planes.
-        first = (front * height + top) * row
-        last = ((back - 1) * height + bottom) * row
-        if last - first == depth * height * row:
-            return None
-        return Span((first, last), (1, back - front, bottom - top, width), (front, top, 0))
 
     def recognises(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> bool:
         return len(data) == math.prod(shape) * dtype.itemsize

@@ -8,8 +8,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
-from precomputed_store.codecs.base import Buffer
+from precomputed_store.codecs.base import Buffer, ChunkArray
 from precomputed_store.errors import StorageError
+from precomputed_store.storage.blocks import FileBlocks
 from precomputed_store.storage.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ class ThreadedBackend(ABC):
     """Storage whose calls block: for local disks, memory and clients without coroutines."""
 
     threaded: ClassVar[bool] = True
-    has_pieces: ClassVar[bool] = False
+    has_blocks: bool = False
     has_headers: ClassVar[bool] = False
     has_files: ClassVar[bool] = False
     can_guard: ClassVar[bool] = True
@@ -192,9 +193,9 @@ class ThreadedBackend(ABC):
     @abstractmethod
     def get(self, request: Get) -> Blob | None: ...
 
-    def get_piece(self, key: str, byte_range: ByteRange, size: int) -> Buffer | None:
-        """Where `has_pieces`: see `Storage.get_piece`."""
-        return None
+    def read_blocks(self, folder: str, blocks: FileBlocks, out: ChunkArray) -> list[int]:
+        """See `Storage.read_blocks`."""
+        return list(range(len(blocks)))
 
     @abstractmethod
     def put(self, request: Put) -> None: ...
@@ -227,7 +228,7 @@ class AsyncBackend(ABC):
     """Storage behind coroutines that run on fsspec's event loop only."""
 
     threaded: ClassVar[bool] = False
-    has_pieces: ClassVar[bool] = False
+    has_blocks: bool = False
     has_headers: ClassVar[bool] = False
     has_files: ClassVar[bool] = False
     can_guard: ClassVar[bool] = True

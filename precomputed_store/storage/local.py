@@ -14,20 +14,23 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
+
+from precomputed_store._native import file_blocks as native
 from precomputed_store.cached import cached_property
-from precomputed_store.codecs.base import Buffer
+from precomputed_store.codecs.base import ChunkArray
 from precomputed_store.codecs.content import SUFFIXES
 from precomputed_store.concurrency import num_cores
 from precomputed_store.errors import StorageError
 from precomputed_store.storage.base import (
     Blob,
-    ByteRange,
     Get,
     Place,
     Put,
     Stat,
     ThreadedBackend,
 )
+from precomputed_store.storage.blocks import FileBlocks
 from precomputed_store.storage.local_files import (
     MISSING,
     changed_lately,
@@ -72,10 +75,10 @@ class _Old(NamedTuple):
 
 
 class LocalBackend(ThreadedBackend):
-    has_pieces = hasattr(os, "pread")
     has_files = hasattr(os, "pread")
 
     def __init__(self, place: Place) -> None:
+        self.has_blocks = native.is_available()
         self.concurrency = num_cores()
         self._fsync = place.fsync
         self._folder = local_path(place.url) or ""
@@ -103,22 +106,11 @@ class LocalBackend(ThreadedBackend):
         finally:
             os.close(fd)
 
-    def get_piece(self, key: str, byte_range: ByteRange, size: int) -> Buffer | None:
-        path = self._path(key)
-        fd = self._open(path)
-        if fd is None:
-            return None
-        start, stop = byte_range
-        try:
-            found = os.fstat(fd)
-            if found.st_size != size or not stat.S_ISREG(found.st_mode):
-                return None
-            data = os.pread(fd, stop - start, start)
-        except OSError as error:
-            raise failed(path, error) from error
-        finally:
-            os.close(fd)
-        return data if len(data) == stop - start else None
+    def read_blocks(self, folder: str, blocks: FileBlocks, out: ChunkArray) -> list[int]:
+        beginning = os.fsencode(self._path(f"{folder}/" if folder else ""))
+        paths = [beginning + os.fsencode(name) for name in blocks.names]
+        done = native.read_blocks(paths, blocks.sizes, blocks.first, blocks.blocks, out)
+        return np.flatnonzero(~done).tolist()
 
     def open_file(self, key: str) -> OpenFile | None:
         """The file of an object, which is to be closed."""

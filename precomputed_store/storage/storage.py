@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
 
-from precomputed_store.codecs.base import Buffer
+from precomputed_store.codecs.base import Buffer, ChunkArray
 from precomputed_store.codecs.content import SUFFIXES
 from precomputed_store.errors import MetadataError
 from precomputed_store.storage.base import (
@@ -32,6 +32,7 @@ from precomputed_store.storage.base import (
     ThreadedBackend,
     freeze_statuses,
 )
+from precomputed_store.storage.blocks import FileBlocks
 from precomputed_store.storage.bridge import generation, run_async, run_sync
 from precomputed_store.storage.pieces import OpenFile, PutFile
 from precomputed_store.storage.retry import DEFAULT_RETRY, RetryPolicy
@@ -122,9 +123,9 @@ class Storage:
         return self._backend.write_concurrency
 
     @property
-    def has_pieces(self) -> bool:
-        """Whether `get_piece` ever gives anything."""
-        return self._backend.has_pieces
+    def has_blocks(self) -> bool:
+        """Whether `read_blocks` ever reads anything."""
+        return self._backend.has_blocks
 
     @property
     def has_headers(self) -> bool:
@@ -170,17 +171,31 @@ class Storage:
             return backend.get(request)
         return run_sync(backend.get(request))
 
-    def get_piece(self, key: str, byte_range: ByteRange, *, size: int) -> Buffer | None:
-        """Bytes out of an uncompressed object of just this size, if that is what is stored.
+    def read_blocks(self, folder: str, blocks: FileBlocks, out: ChunkArray) -> list[int]:
+        """Read blocks of voxels out of uncompressed files, straight into their places.
 
-        None says nothing: where objects are read as wholes, and for any other object, `get`
-        tells what there is. For threads; only local disks have pieces (`has_pieces`).
+        For threads; only local disks have blocks (`has_blocks`).
+
+        Parameters
+        ----------
+        folder : str
+            The files' folder, relative to `url`.
+        blocks : FileBlocks
+            Of one file at least.
+        out : numpy.ndarray
+            C order.
+
+        Returns
+        -------
+        list of int
+            The numbers of those files that were not read: `get` tells why.
         """
-        storage, key = _resolve(self, key)
+        name = blocks.names[0]
+        storage, key = _resolve(self, f"{folder}/{name}" if folder else name)
         backend = storage._backend
         if not isinstance(backend, ThreadedBackend):
-            return None
-        return backend.get_piece(key, byte_range, size)
+            return list(range(len(blocks)))
+        return backend.read_blocks(key.rpartition("/")[0], blocks, out)
 
     async def get_async(
         self, key: str, byte_range: ByteRange | None = None, *, max_bytes: int | None = None

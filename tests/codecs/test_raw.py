@@ -116,33 +116,3 @@ def test_every_prefix_is_refused():
             decode(bytes(length), like)
         assert not Raw().recognises(bytes(length), shape=like.shape, dtype=like.dtype)
     assert Raw().recognises(bytes(like.nbytes), shape=like.shape, dtype=like.dtype)
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_a_span_is_a_chunk_that_holds_the_box(dtype):
-    array = random_voxels((1, 5, 6, 7), dtype)
-    data = Raw().encode(array)
-    rng = np.random.default_rng(1)
-    parts = 0
-    for _ in range(300):
-        box = [sorted(rng.choice(size + 1, 2, replace=False).tolist()) for size in (5, 6, 7)]
-        span = Raw().span(shape=array.shape, dtype=array.dtype, box=box)
-        depth = box[0][1] - box[0][0]
-        if depth == 5:
-            assert span is None
-            continue
-        start, stop = span.byte_range
-        assert stop - start < len(data)
-        parts += depth == 1 and stop - start < 6 * 7 * array.itemsize
-        piece = Raw().decode(data[start:stop], shape=span.shape, dtype=array.dtype)
-        whole, inside = (
-            tuple(slice(a - f, b - f) for (a, b), f in zip(box, first, strict=True))
-            for first in ((0, 0, 0), span.start)
-        )
-        np.testing.assert_array_equal(piece[0][inside], array[0][whole])
-    assert parts
-
-
-def test_channels_lie_apart_and_have_no_span():
-    box = ((1, 2), (0, 3), (0, 3))
-    assert Raw().span(shape=(2, 3, 3, 3), dtype=np.dtype("uint8"), box=box) is None

@@ -347,34 +347,3 @@ def test_a_killed_writer_leaves_no_torn_object(tmp_path: Path) -> None:
     assert list(storage.list_names("8")) == ["0-64_0-64_0-64"]
     storage.sweep(older_than_s=-10)
     assert os.listdir(tmp_path / "8") == ["0-64_0-64_0-64"]
-
-
-def test_a_piece_comes_out_of_a_plain_object_of_just_that_size(tmp_path: Path) -> None:
-    storage = Storage(url=tmp_path.as_uri())
-    assert storage.has_pieces
-    assert storage.get_piece("a", (2, 4), size=6) is None
-    put(storage, "a", b"abcdef")
-    assert storage.get_piece("a", (2, 4), size=6) == b"cd"
-    for size in (5, 7):
-        assert storage.get_piece("a", (2, 4), size=size) is None
-    put(storage, "a", b"abcdef", "gzip")
-    assert storage.get_piece("a", (2, 4), size=6) is None
-    (tmp_path / "folder").mkdir()
-    size = (tmp_path / "folder").stat().st_size
-    assert storage.get_piece("folder", (0, 1), size=size) is None
-
-
-def test_a_piece_is_not_taken_from_outside(tmp_path: Path) -> None:
-    (tmp_path / "outside").write_bytes(b"abcdef")
-    layer = tmp_path / "parent" / "layer"
-    layer.mkdir(parents=True)
-    (layer / "a").symlink_to(tmp_path / "outside")
-    with pytest.raises(StorageError, match="outside of"):
-        Storage(url=layer.as_uri()).get_piece("a", (2, 4), size=6)
-
-
-def test_other_storages_have_no_pieces() -> None:
-    storage = Storage(url="memory://pieces")
-    put(storage, "a", b"abcdef")
-    assert not storage.has_pieces
-    assert storage.get_piece("a", (2, 4), size=6) is None
