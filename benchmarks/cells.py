@@ -179,7 +179,7 @@ def floor(array: Any) -> np.ndarray[Any, Any]:
 
 
 def writers(folder: Path, cell: Cell, data: np.ndarray[Any, Any]) -> dict[str, Read]:
-    """Who writes the whole volume, each into a folder of its own that is there already."""
+    """Who writes the whole volume, each into an empty folder of its own."""
     size = data.shape
     info = oracles.make_info(
         size=(size[0], size[1], size[2]),
@@ -191,7 +191,7 @@ def writers(folder: Path, cell: Cell, data: np.ndarray[Any, Any]) -> dict[str, R
     voxels = data[..., np.newaxis]
 
     def ours() -> None:
-        ps.to_precomputed(data, folder / "ours", **cell.arguments(), mode="w")
+        ps.to_precomputed(data, folder / "ours", **cell.arguments())
 
     def cloudvolume() -> None:
         compress = "gzip" if cell.gzip else False

@@ -8,7 +8,8 @@ time / ours: above 1 we are faster), of wall and CPU time, with the quartiles of
 TensorStore reads in Fortran order with its cache off, CloudVolume with its defaults; all use
 what processors there are, as they do by default. The floor is what no reader can avoid: reading
 each file, decoding it by a bare call of the codec (with the checks that safety needs), and one
-copy into the output, in one thread. Sharded layers are written by `write_at_scale.py`.
+copy into the output, in one thread. Whoever writes has an empty folder to write to. Sharded
+layers are written by `write_at_scale.py`.
 
 The data are the shipped sample, tiled; or real volumes (``fib25_250.npz``) with --data.
 """
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,14 +53,23 @@ def timed(work: Read) -> Timing:
     return timing
 
 
-def compare(contenders: dict[str, Read], rounds: int) -> dict[str, Any]:
-    """Medians of the paired ratios, and our own median times."""
+def compare(
+    contenders: dict[str, Read], rounds: int, *, before: Callable[[str], None] | None = None
+) -> dict[str, Any]:
+    """Medians of the paired ratios, and our own median times.
+
+    `before` makes ready for a contender, in nobody's time.
+    """
     turns = []
     for number in range(rounds + 1):
         # Another begins each turn: who comes later finds the files in the processor's cache.
         first = number % len(contenders)
         order = [*contenders][first:] + [*contenders][:first]
-        turn = {name: timed(contenders[name]) for name in order}
+        turn = {}
+        for name in order:
+            if before is not None:
+                before(name)
+            turn[name] = timed(contenders[name])
         if number:  # The first warms the page cache up.
             turns.append(turn)
     return {
@@ -102,7 +113,12 @@ def run(cells: list[Cell], size: int, rounds: int, data: Path | None) -> dict[st
 def compare_writes(cell: Cell, voxels: Any, scratch: str, rounds: int) -> dict[str, Any]:
     folder = Path(scratch, "written")
     contenders = writers(folder, cell, voxels)
-    result = compare(contenders, max(1, rounds // 2))
+
+    def make_room(name: str) -> None:
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / name).mkdir(parents=True)
+
+    result = compare(contenders, max(1, rounds // 2), before=make_room)
     result["bytes"] = {name: stored(folder / name) for name in contenders}
     shutil.rmtree(folder)
     return result
