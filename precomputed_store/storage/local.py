@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from precomputed_store._native import file_blocks as native
+from precomputed_store._native.store_file import store_file
 from precomputed_store.cached import cached_property
 from precomputed_store.codecs.base import ChunkArray
 from precomputed_store.codecs.content import SUFFIXES
@@ -124,7 +125,17 @@ class LocalBackend(ThreadedBackend):
             raise
 
     def put(self, request: Put) -> None:
-        self._store(request, [request.data])
+        path = self._path(request.key)
+        target = _target(path, request.content_encoding)
+        done = store_file(
+            request.data,
+            target,
+            temporary=f"{os.path.dirname(path)}/{temporary_name()}",
+            others=[name for name in _names(path) if name != target],
+            sync=self._fsync,
+        )
+        if not done:
+            self._store(request, [request.data])
 
     def put_file(self, request: PutFile) -> None:
         self._store(request, [(0, request.file.size)], request.file)
@@ -342,7 +353,7 @@ class LocalBackend(ThreadedBackend):
             os.close(fd)
 
     def _remove(self, path: str, *, keep: str | None) -> None:
-        for name in (path, *(path + suffix for suffix in SUFFIXES.values())):
+        for name in _names(path):
             if name == keep:
                 continue
             try:
@@ -351,6 +362,11 @@ class LocalBackend(ThreadedBackend):
                 pass
             except OSError as error:
                 raise failed(name, error) from error
+
+
+def _names(path: str) -> list[str]:
+    """All files that an object may be stored in."""
+    return [path, *(path + suffix for suffix in SUFFIXES.values())]
 
 
 def _target(path: str, content_encoding: str | None) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from precomputed_store.errors import StorageError
-from precomputed_store.storage import Blob, Storage, open_storage
+from precomputed_store.storage import Blob, Storage, local, open_storage
 from precomputed_store.storage.locks import LOCK_FILE
 
 SUFFIXES = {"gzip": ".gz", "br": ".br", "zstd": ".zstd", "xz": ".xz", "bz2": ".bz2"}
@@ -26,6 +26,12 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "file":
         return open_storage(tmp_path / "layer")
     return open_storage(f"memory://{tmp_path.name}-{os.getpid()}/layer")
+
+
+@pytest.fixture
+def step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are written as where nothing is compiled."""
+    monkeypatch.setattr(local, "store_file", lambda *_, **__: False)
 
 
 def put(storage: Storage, key: str, data: bytes, encoding: str | None = None) -> None:
@@ -168,6 +174,7 @@ def test_a_pipe_instead_of_an_object_does_not_hang(tmp_path: Path) -> None:
         open_storage(tmp_path).get("a")
 
 
+@pytest.mark.usefixtures("step_by_step")
 def test_missing_permission_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> int:
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -239,6 +246,7 @@ class FullDisk:
         return written
 
 
+@pytest.mark.usefixtures("step_by_step")
 @pytest.mark.parametrize("room", [0, 1, 500, 999])
 @pytest.mark.parametrize("existing", [True, False])
 def test_a_full_disk_leaves_the_old_object_and_nothing_else(
@@ -255,6 +263,7 @@ def test_a_full_disk_leaves_the_old_object_and_nothing_else(
     assert [path.name for path in tmp_path.iterdir()] == (["a.gz"] if existing else [])
 
 
+@pytest.mark.usefixtures("step_by_step")
 def test_fsync_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)
