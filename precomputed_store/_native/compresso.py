@@ -71,7 +71,7 @@ def decode_box(
     box : three (int, int)
         First voxel and the one after the last, within the chunk.
     out : numpy.ndarray
-        Of the box's shape, any strides.
+        Of the box's shape, any strides; unsigned integers.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def decode_box(
         return None
     check_box(box, shape, out)
     encoded = np.frombuffer(data, np.uint8)
-    status = getattr(library, f"decode_compresso_{out.dtype.name}")(
+    status = getattr(library, f"decode_compresso_uint{8 * out.itemsize}")(
         encoded.ctypes.data,
         encoded.size,
         integers(shape),

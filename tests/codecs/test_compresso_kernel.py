@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +76,6 @@ def decode(data: bytes, like: np.ndarray[Any, Any], box: Any = (WHOLE,) * 3) -> 
 def refused(data: bytes, like: np.ndarray[Any, Any], match: str, box: Any = (WHOLE,) * 3) -> None:
     with pytest.raises(FormatError, match=match):
         decode(data, like, box)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="compilers are found in another way")
-def test_where_there_is_a_compiler_the_kernel_was_installed() -> None:
-    if shutil.which("cc") is None:
-        pytest.skip("no compiler")
-    assert native.is_available()
 
 
 @needs_kernel
