@@ -41,6 +41,8 @@ def _library() -> ctypes.CDLL | None:
     library = kernels()
     if library is None or sys.byteorder != "little":
         return None
+    if not hasattr(library, "decode_compresso_uint64"):
+        return None  # of an older installation, whose other kernels are the same
     address, sizes = ctypes.c_void_p, ctypes.POINTER(ctypes.c_int64)
     for name in ("uint8", "uint16", "uint32", "uint64"):
         # As attributes, which keep their types: each library["…"] is a new function.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,11 @@ def decode(data: bytes, like: np.ndarray[Any, Any], box: Any = (WHOLE,) * 3) -> 
 def refused(data: bytes, like: np.ndarray[Any, Any], match: str, box: Any = (WHOLE,) * 3) -> None:
     with pytest.raises(FormatError, match=match):
         decode(data, like, box)
+
+
+def test_a_library_from_before_this_kernel_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "kernels", lambda: SimpleNamespace(decode_uint32=None))
+    assert native._library.__wrapped__() is None
 
 
 @needs_kernel
