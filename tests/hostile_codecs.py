@@ -1,4 +1,4 @@
-"""A codec that does whatever its bytes say, the worst included: for tests of isolation."""
+"""Codecs for tests of isolation: one does whatever its bytes say, the worst included."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray, Codec, Place
+from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray, Codec, Place, Ranges
+from precomputed_store.codecs.compresso import Compresso
 from precomputed_store.errors import UnsupportedError
 
 _poisoned = False
@@ -118,3 +119,14 @@ class Hostile(Codec):
 
     def recognises(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> bool:
         return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressoInLibrary(Compresso):
+    """As where the kernel could not be compiled."""
+
+    place: ClassVar[Place] = "worker"
+    decodes_boxes: ClassVar[bool] = False
+
+    def decode_box(self, data: Buffer, *, shape: CZYX, box: Ranges, out: ChunkArray) -> bool:
+        return False

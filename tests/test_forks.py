@@ -75,7 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder / name,
             dims="xyz",
             resolution=(8, 8, 8),
-            encoding="compresso",
+            encoding="crackle",
             chunk_size=(16, 16, 16),
             sharding=sharding,  # type: ignore[arg-type]
         )

@@ -17,12 +17,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from hostile_codecs import Hostile
+from hostile_codecs import CompressoInLibrary, Hostile
 from peaks import IMPORT
 
 from precomputed_store import _decoder_worker, isolation
 from precomputed_store.codecs.base import Codec
-from precomputed_store.codecs.compresso import Compresso
 from precomputed_store.codecs.crackle import Crackle
 from precomputed_store.codecs.fpzip import Fpzip
 from precomputed_store.codecs.kempressed import Kempressed
@@ -53,7 +52,7 @@ def field(size: int, dtype: str) -> np.ndarray:
 
 
 CHUNKS: dict[str, tuple[Codec, np.ndarray]] = {
-    "compresso": (Compresso(), segments(16, "uint8")),
+    "compresso": (CompressoInLibrary(), segments(16, "uint8")),
     "crackle": (Crackle(), segments(16, "uint32")),
     "fpzip": (Fpzip(), field(8, "float32")),
 }
@@ -158,9 +157,12 @@ def noise(side: int, dtype: str) -> np.ndarray:
 @pytest.mark.parametrize(
     ("codec", "array"),
     [
-        (Compresso(), np.random.default_rng(0).integers(0, 255, (1, 96, 96, 96)).astype("u1")),
-        (Compresso(), segments(64, "uint64")),
-        (Compresso(), noise(160, "uint64")),
+        (
+            CompressoInLibrary(),
+            np.random.default_rng(0).integers(0, 255, (1, 96, 96, 96)).astype("u1"),
+        ),
+        (CompressoInLibrary(), segments(64, "uint64")),
+        (CompressoInLibrary(), noise(160, "uint64")),
         (Crackle(), noise(160, "uint64")),
         (Crackle(), segments(96, "uint8")),
         (Fpzip(), field(96, "float32")),

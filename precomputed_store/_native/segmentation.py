@@ -9,16 +9,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from precomputed_store._native.library import kernels
+from precomputed_store._native.library import ZYX, check_box, integers, is_target, kernels
 
 __all__ = ["decode_box", "encode_channel", "is_available"]
-
-ZYX: TypeAlias = tuple[int, int, int]
 
 _LARGEST_BLOCK_VOXELS = 1 << 16
 """Larger blocks can have more labels than 16 bits number."""
@@ -47,12 +45,6 @@ def _library() -> ctypes.CDLL | None:
     return library
 
 
-@functools.lru_cache(maxsize=1024)
-def _integers(values: tuple[int, ...]) -> ctypes.Array[ctypes.c_int64]:
-    # Never written to, so that threads can share them.
-    return (ctypes.c_int64 * len(values))(*values)
-
-
 def decode_box(
     words: npt.NDArray[np.uint32],
     *,
@@ -77,21 +69,18 @@ def decode_box(
         Of the box's shape, any strides.
     """
     library = _library()
-    if library is None or not (out.dtype.isnative and out.flags.aligned and out.flags.writeable):
+    if library is None or not is_target(out):
         return False
-    expected = tuple(stop - start for start, stop in box)
-    inside = all(0 <= a < b <= size for (a, b), size in zip(box, shape, strict=True))
-    if out.shape != expected or not inside:
-        raise ValueError(f"a box {box} of {shape} voxels cannot be decoded into {out.shape}")
+    check_box(box, shape, out)
     words = np.require(words, "<u4", ["C", "A"])
     status = getattr(library, f"decode_{out.dtype.name}")(
         words.ctypes.data,
         words.size,
-        _integers(shape),
-        _integers(block),
-        _integers((*(a for a, _ in box), *(b for _, b in box))),
+        integers(shape),
+        integers(block),
+        integers((*(a for a, _ in box), *(b for _, b in box))),
         out.ctypes.data,
-        _integers(out.strides),
+        integers(out.strides),
     )
     return bool(status == _DONE)
 
@@ -112,9 +101,9 @@ def encode_channel(
     words = np.empty(most_words, "<u4")
     size = getattr(library, f"encode_{labels.dtype.name}")(
         labels.ctypes.data,
-        _integers(labels.strides),
-        _integers(labels.shape),
-        _integers(block),
+        integers(labels.strides),
+        integers(labels.shape),
+        integers(block),
         words.ctypes.data,
         words.size,
     )

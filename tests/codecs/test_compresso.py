@@ -12,6 +12,8 @@ from segmentation_peers import (
     noise,
 )
 
+from precomputed_store._native import compresso as native
+from precomputed_store._native.library import kernels
 from precomputed_store.codecs.compresso import Compresso
 from precomputed_store.errors import FormatError, UnsupportedError
 
@@ -40,6 +42,20 @@ def header(data):
 
 def with_header(data, **fields):
     return HEADER.pack(*(header(data) | fields).values()) + data[HEADER.size :]
+
+
+@pytest.fixture(autouse=True, params=["kernel", "library"])
+def means(request, monkeypatch):
+    """With the compiled kernel, and as where it could not be compiled."""
+    if request.param == "library":
+        monkeypatch.setattr(native, "_library", lambda: None)
+    elif not native.is_available():
+        pytest.skip("the package was installed without a compiler")
+
+
+@pytest.fixture
+def without_kernel(monkeypatch):
+    monkeypatch.setattr(native, "_library", lambda: None)
 
 
 @pytest.fixture
@@ -173,6 +189,7 @@ def test_garbage_is_refused_before_the_library_sees_it(garbage):
         decode(garbage, FROZEN[0][2])
 
 
+@pytest.mark.usefixtures("without_kernel")
 @pytest.mark.parametrize("error", [ValueError("bad"), MemoryError(), SystemError("worse")])
 def test_whatever_the_library_raises_is_a_format_error(monkeypatch, error):
     def decompress(_data):
@@ -184,6 +201,7 @@ def test_whatever_the_library_raises_is_a_format_error(monkeypatch, error):
     assert caught.value.__cause__ is error
 
 
+@pytest.mark.usefixtures("without_kernel")
 def test_another_shape_from_the_library_is_refused(monkeypatch):
     monkeypatch.setattr(compresso, "decompress", lambda _data: np.zeros((1, 2, 3), "uint8"))
     with pytest.raises(FormatError, match=r"decoded to uint8 \(1, 3, 2, 1\)"):
@@ -211,10 +229,16 @@ def test_chunks_are_recognised_by_their_magic():
     assert not Compresso().recognises(b"", **like)
 
 
+@pytest.mark.usefixtures("without_kernel")
 def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "compresso", None)
     with pytest.raises(UnsupportedError, match="pip install 'compresso'"):
         decode(FROZEN[0][1], FROZEN[0][2])
+
+
+def test_the_library_needs_a_process_of_its_own_and_the_kernel_does_not():
+    place = "thread" if kernels() is not None else "worker"
+    assert (Compresso.place, Compresso.decodes_boxes) == (place, place == "thread")
 
 
 def without_last(section, data):

@@ -1,0 +1,367 @@
+/* Decoder of the compresso encoding: a box of a chunk.
+ *
+ * Nothing is trusted: whatever the bytes say, only they and the voxels asked for are touched,
+ * and memory is taken for as many voxels as the chunk has.
+ * Neither Python nor numpy is needed, and the caller holds no interpreter lock.
+ *
+ * Slices are decoded one by one where the chunk has an index of them (version 1). Else all are,
+ * as one label can be copied from slice to slice.
+ *
+ * Specification: https://github.com/seung-lab/compresso, "Compresso Stream Format".
+ */
+
+#include "kernel.h"
+
+#ifdef _MSC_VER
+#include <intrin.h>
+#endif
+
+/* Beside DONE and DAMAGED. */
+enum { TOO_FEW = 2, OUTSIDE = 3, WRONG_INDEX = 4, NO_MEMORY = 5, CROSSING = 6 };
+
+enum { HEADER_BYTES = 36, MOST_WINDOW_VOXELS = 64 };
+
+/* What a location says: copy a neighbour's label, take the next location, or the label itself,
+ * plus FIRST_LABEL. */
+enum { LEFT, RIGHT, UP, DOWN, ABOVE, BELOW, ESCAPE, FIRST_LABEL };
+
+/* A chunk's sections. Axes are x, y, z. */
+typedef struct {
+    uint32_t size[3], step[3];
+    unsigned has_index, connectivity, window_bytes, index_bytes;
+    uint64_t num_ids, num_values, num_locations;
+    const uint8_t *ids, *values, *locations, *windows, *windows_stop, *index;
+} stream;
+
+/* Where in the windows we are. */
+typedef struct {
+    const uint8_t *at;
+    uint64_t empty; /* windows that are left of a run of the first value */
+} cursor;
+
+/* Slices that are decoded together. Runs are the voxels of a row between two boundaries. */
+typedef struct {
+    uint32_t z, depth;
+    uint64_t words;      /* of a row */
+    uint64_t *bits;      /* rows of boundary voxels, ones after the last voxel */
+    uint16_t *edges;     /* of each run, its first voxel and the one after the last */
+    uint32_t *parents;   /* of each run, one before it that it touches, or itself; then its
+                            component's number */
+    uint32_t *first_run; /* of each row, and of the one after the last */
+    uint64_t first_id, num_ids, location, locations_stop;
+} slab;
+
+static inline uint64_t load(const uint8_t *at, unsigned bytes) {
+    uint64_t number = 0;
+    switch (bytes) { /* copies of a constant size are single instructions */
+    case 1: return *at;
+    case 2: memcpy(&number, at, 2); break;
+    case 4: memcpy(&number, at, 4); break;
+    default: memcpy(&number, at, 8);
+    }
+    return number;
+}
+
+static inline unsigned lowest_bit(uint64_t bits) {
+#ifdef _MSC_VER
+    unsigned long index;
+    if (_BitScanForward(&index, (unsigned long)bits)) return index;
+    _BitScanForward(&index, (unsigned long)(bits >> 32));
+    return index + 32;
+#else
+    return (unsigned)__builtin_ctzll(bits);
+#endif
+}
+
+static inline uint32_t cells(uint32_t size, uint32_t step) { return (size + step - 1) / step; }
+
+static unsigned bytes_for(unsigned bits) {
+    unsigned bytes = 1;
+    while (8 * bytes < bits) bytes *= 2;
+    return bytes;
+}
+
+/* The next section of so many numbers, or NULL if the chunk is shorter. */
+static const uint8_t *section(const uint8_t **at, uint64_t *left, uint64_t count, unsigned width) {
+    if (count > *left / width) return NULL;
+    const uint8_t *start = *at;
+    *at += count * width, *left -= count * width;
+    return start;
+}
+
+/* How many windows a code stands for: a run of the first value (odd), or one window with the
+ * value of that index (even). */
+static inline uint64_t windows_in(uint64_t code) { return code & 1 ? code >> 1 : 1; }
+
+static int check_windows(const stream *in) {
+    uint64_t left = 1;
+    for (int axis = 0; axis < 3; ++axis) left *= cells(in->size[axis], in->step[axis]);
+    if (!in->num_values) return DAMAGED;
+    for (const uint8_t *at = in->windows; at < in->windows_stop; at += in->window_bytes) {
+        const uint64_t code = load(at, in->window_bytes), count = windows_in(code);
+        const uint64_t value = code & 1 ? 0 : code >> 1;
+        if ((count > left) | (value >= in->num_values)) return DAMAGED;
+        left -= count;
+    }
+    return left ? DAMAGED : DONE;
+}
+
+static uint64_t labels_in(const stream *in, uint32_t z) {
+    return load(in->index + (uint64_t)z * in->index_bytes, in->index_bytes);
+}
+
+/* How far behind those of the last slice the locations of a slice begin. */
+static uint64_t locations_before(const stream *in, uint32_t z) {
+    return load(in->index + ((uint64_t)in->size[2] + z) * in->index_bytes, in->index_bytes);
+}
+
+/* The index has the labels of each slice, then how far its locations begin after the last's. */
+static int check_index(const stream *in) {
+    uint64_t ids = in->num_ids, locations = in->num_locations;
+    for (uint32_t z = 0; z < in->size[2]; ++z) {
+        const uint64_t labels = labels_in(in, z), further = locations_before(in, z);
+        if (labels > ids || further > locations) return DAMAGED;
+        ids -= labels, locations -= further;
+    }
+    return ids ? DAMAGED : DONE;
+}
+
+static int read_stream(stream *in, const uint8_t *data, uint64_t length, const int64_t *shape,
+                       unsigned label_bytes) {
+    if (length < HEADER_BYTES || memcmp(data, "cpso", 4) || data[4] > 1 || data[5] != label_bytes)
+        return DAMAGED;
+    in->has_index = data[4];
+    for (int axis = 0; axis < 3; ++axis) {
+        in->size[axis] = (uint32_t)load(data + 6 + 2 * axis, 2);
+        in->step[axis] = data[12 + axis];
+        if (in->size[axis] != (uint64_t)shape[2 - axis]) return DAMAGED;
+    }
+    const uint32_t voxels = in->step[0] * in->step[1] * in->step[2];
+    in->num_ids = load(data + 15, 8);
+    in->num_values = load(data + 23, 4);
+    in->num_locations = load(data + 27, 8);
+    in->connectivity = data[35];
+    if (!voxels || voxels > MOST_WINDOW_VOXELS) return DAMAGED;
+    if (in->connectivity != 4 && (in->connectivity != 6 || in->has_index)) return DAMAGED;
+    in->window_bytes = bytes_for(voxels);
+    unsigned bits = 0;
+    while (2 * (uint64_t)in->size[0] * in->size[1] >> bits) ++bits;
+    in->index_bytes = bytes_for(bits);
+
+    const uint8_t *at = data + HEADER_BYTES;
+    uint64_t left = length - HEADER_BYTES;
+    if (!(in->ids = section(&at, &left, in->num_ids, label_bytes))) return DAMAGED;
+    if (!(in->values = section(&at, &left, in->num_values, in->window_bytes))) return DAMAGED;
+    if (!(in->locations = section(&at, &left, in->num_locations, label_bytes))) return DAMAGED;
+    const uint64_t index = in->has_index ? 2 * (uint64_t)in->size[2] * in->index_bytes : 0;
+    if (index > left || (left - index) % in->window_bytes) return DAMAGED;
+    in->windows = at;
+    in->windows_stop = in->index = at + (left - index);
+    if (check_windows(in)) return DAMAGED;
+    return in->has_index ? check_index(in) : DONE;
+}
+
+/* Where we are behind so many windows. */
+static cursor skip_windows(const stream *in, uint64_t count) {
+    const uint8_t *at = in->windows;
+    uint64_t passed = 0;
+    for (; passed < count; at += in->window_bytes) passed += windows_in(load(at, in->window_bytes));
+    return (cursor){at, passed - count};
+}
+
+/* Set the bits of a window in rows of a slice; `value` begins with the slice's. */
+static inline void put_window(const stream *in, uint64_t *row, uint64_t words, uint32_t rows,
+                              uint32_t x, uint64_t value) {
+    const uint64_t mask = UINT64_MAX >> (64 - in->step[0]);
+    const uint32_t word = x / 64, offset = x % 64;
+    const int straddles = offset + in->step[0] > 64 && word + 1 < words;
+    for (uint32_t y = 0; y < rows; ++y, row += words) {
+        const uint64_t bits = value >> y * in->step[0] & mask;
+        row[word] |= bits << offset;
+        if (straddles) row[word + 1] |= bits >> (64 - offset);
+    }
+}
+
+/* Set the bits of a slice's boundaries, from the first window of its layer on.
+ *
+ * Returns where the next layer begins. */
+static cursor put_slice(const stream *in, cursor from, uint32_t z, uint64_t *bits,
+                        uint64_t words) {
+    const uint32_t shift = z % in->step[2] * in->step[0] * in->step[1];
+    const uint64_t first = load(in->values, in->window_bytes) >> shift;
+    const uint32_t step = in->step[0], num_x = cells(in->size[0], step);
+    memset(bits, 0, in->size[1] * words * sizeof *bits);
+    for (uint32_t y = 0; y < in->size[1]; y += in->step[1]) {
+        uint64_t *row = bits + y * words;
+        const uint32_t left = in->size[1] - y, rows = left < in->step[1] ? left : in->step[1];
+        for (uint32_t x = 0; x < num_x;) {
+            if (from.empty) {
+                const uint32_t count = from.empty < num_x - x ? (uint32_t)from.empty : num_x - x;
+                from.empty -= count;
+                if (first)
+                    for (uint32_t i = x; i < x + count; ++i)
+                        put_window(in, row, words, rows, i * step, first);
+                x += count;
+                continue;
+            }
+            const uint64_t code = load(from.at, in->window_bytes);
+            from.at += in->window_bytes;
+            if (code & 1) {
+                from.empty = code >> 1;
+            } else {
+                const uint8_t *value = in->values + (code >> 1) * in->window_bytes;
+                put_window(in, row, words, rows, x++ * step,
+                           load(value, in->window_bytes) >> shift);
+            }
+        }
+    }
+    return from;
+}
+
+/* Boundaries of the slices of a slab. Returns where those of the next one begin, if it begins
+ * with another layer of windows, else where the last of the layers does. */
+static cursor put_boundaries(const stream *in, const slab *of, cursor from) {
+    const uint64_t rows = (uint64_t)in->size[1] * of->depth;
+    for (uint32_t z = of->z; z < of->z + of->depth; ++z) {
+        uint64_t *bits = of->bits + (uint64_t)(z - of->z) * in->size[1] * of->words;
+        const cursor next = put_slice(in, from, z, bits, of->words);
+        if ((z + 1) % in->step[2] == 0) from = next;
+    }
+    if (in->size[0] % 64)
+        for (uint64_t row = 0; row < rows; ++row)
+            of->bits[(row + 1) * of->words - 1] |= UINT64_MAX << in->size[0] % 64;
+    return from;
+}
+
+/* Find the runs of a row from run `first` on. Returns the one after the last. */
+static uint32_t find_runs(const slab *of, const uint64_t *row, uint32_t size, uint32_t first) {
+    uint16_t *const start = of->edges + 2 * (uint64_t)first, *edge = start;
+    uint64_t before = 1;
+    for (uint64_t word = 0; word < of->words; ++word) {
+        uint64_t changes = row[word] ^ (row[word] << 1 | before);
+        before = row[word] >> 63;
+        for (; changes; changes &= changes - 1)
+            *edge++ = (uint16_t)(64 * word + lowest_bit(changes));
+    }
+    if ((edge - start) % 2) *edge++ = (uint16_t)size;
+    const uint32_t stop = first + (uint32_t)((edge - start) / 2);
+    for (uint32_t i = first; i < stop; ++i) of->parents[i] = i;
+    return stop;
+}
+
+static inline uint32_t root_of(uint32_t *parents, uint32_t number) {
+    number = parents[number]; /* mostly that is it */
+    while (parents[number] != number) number = parents[number] = parents[parents[number]];
+    return number;
+}
+
+/* Unite the runs [a, a_stop) of a row with those of an earlier one that they touch. */
+static void unite_rows(const slab *of, uint32_t a, uint32_t a_stop, uint32_t b, uint32_t b_stop) {
+    while (a < a_stop && b < b_stop) {
+        const uint16_t *edges = of->edges + 2 * (uint64_t)a, *others = of->edges + 2 * (uint64_t)b;
+        if ((edges[0] < others[1]) & (others[0] < edges[1]) && of->parents[a] != of->parents[b]) {
+            const uint32_t root = root_of(of->parents, a), other = root_of(of->parents, b);
+            /* The root is the run that comes first in the slab. */
+            of->parents[root > other ? root : other] = root < other ? root : other;
+        }
+        const int is_passed = edges[1] < others[1];
+        a += is_passed, b += !is_passed;
+    }
+}
+
+/* Find the components and number them by their first voxels. Returns how many there are. */
+static uint32_t find_components(const stream *in, const slab *of) {
+    const uint32_t *first = of->first_run;
+    const uint64_t rows = (uint64_t)in->size[1] * of->depth;
+    of->first_run[0] = 0;
+    for (uint64_t row = 0; row < rows; ++row) {
+        of->first_run[row + 1] =
+            find_runs(of, of->bits + row * of->words, in->size[0], first[row]);
+        if (row % in->size[1])
+            unite_rows(of, first[row], first[row + 1], first[row - 1], first[row]);
+        if (in->connectivity == 6 && row >= in->size[1]) {
+            const uint64_t above = row - in->size[1];
+            unite_rows(of, first[row], first[row + 1], first[above], first[above + 1]);
+        }
+    }
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < first[rows]; ++i) {
+        const uint32_t parent = of->parents[i]; /* already numbered, if it is another */
+        of->parents[i] = parent == i ? count++ : of->parents[parent];
+    }
+    return count;
+}
+
+static void *array(uint64_t count, size_t width) {
+    return count > SIZE_MAX / width ? NULL : malloc((size_t)count * width);
+}
+
+/* Take memory for `depth` slices. */
+static int make_slab(slab *of, const stream *in, uint32_t depth) {
+    const uint64_t rows = (uint64_t)in->size[1] * depth, runs = rows * ((in->size[0] + 1) / 2);
+    *of = (slab){.depth = depth, .words = (in->size[0] + 63) / 64};
+    if (runs > UINT32_MAX) return NO_MEMORY;
+    of->bits = array(rows * of->words, sizeof *of->bits);
+    of->edges = array(runs, 2 * sizeof *of->edges);
+    of->parents = array(runs, sizeof *of->parents);
+    of->first_run = array(rows + 1, sizeof *of->first_run);
+    return of->bits && of->edges && of->parents && of->first_run ? DONE : NO_MEMORY;
+}
+
+static void free_slab(slab *of) {
+    free(of->bits), free(of->edges), free(of->parents), free(of->first_run);
+}
+
+/* Which ids and locations are those of the slab that begins with slice z: the first, or the one
+ * behind the last. */
+static void find_labels(const stream *in, slab *of, uint32_t z) {
+    const uint32_t next = z + of->depth;
+    of->first_id += of->num_ids;
+    of->z = z;
+    of->num_ids = in->num_ids, of->locations_stop = in->num_locations;
+    if (!in->has_index) return;
+    if (of->depth == 1) of->num_ids = labels_in(in, z);
+    if (next < in->size[2]) of->locations_stop = of->location + locations_before(in, next);
+}
+
+/* Make ready for the first slab, which begins with slice z. */
+static void start_labels(const stream *in, slab *of, uint32_t z) {
+    of->first_id = of->num_ids = of->location = 0;
+    if (!in->has_index) return;
+    for (uint32_t i = 0; i < z; ++i) of->first_id += labels_in(in, i);
+    for (uint32_t i = 0; i <= z; ++i) of->location += locations_before(in, i);
+}
+
+/* Whether a slab has the labels that its index says, or no more than there are without one. */
+static int check_ids(const stream *in, const slab *of, uint64_t components) {
+    if (components > of->num_ids) return TOO_FEW;
+    return in->has_index && components < of->num_ids ? WRONG_INDEX : DONE;
+}
+
+/* The same of the locations; behind those of the last slice there may be more. */
+static int check_locations(const stream *in, const slab *of) {
+    if (of->location == of->locations_stop || !in->has_index) return DONE;
+    return of->z + of->depth < in->size[2] ? WRONG_INDEX : DONE;
+}
+
+#define LABEL uint8_t
+#define SUFFIX _uint8
+#include "compresso_typed.h"
+#undef LABEL
+#undef SUFFIX
+
+#define LABEL uint16_t
+#define SUFFIX _uint16
+#include "compresso_typed.h"
+#undef LABEL
+#undef SUFFIX
+
+#define LABEL uint32_t
+#define SUFFIX _uint32
+#include "compresso_typed.h"
+#undef LABEL
+#undef SUFFIX
+
+#define LABEL uint64_t
+#define SUFFIX _uint64
+#include "compresso_typed.h"
