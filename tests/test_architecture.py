@@ -41,6 +41,7 @@ FORMAT = {
 STORAGE = {"storage", "concurrency", "progress", "isolation"}
 ISOLATED = {"_decoder_process", "_decoder_worker", "_shared_memory"}
 ENGINE = {
+    "block_plan",
     "chunk_source",
     "engine",
     "indexed_source",
