@@ -34,7 +34,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 import numpy as np
 
 from precomputed_store._shared_memory import map_memory
-from precomputed_store.codecs.base import CZYX, Codec
+from precomputed_store.codecs.base import CZYX, ChunkArray, Codec, Slab
 from precomputed_store.errors import FormatError, UnsupportedError
 
 __all__ = ["MAX_MESSAGE_BYTES", "REPLY", "REQUEST", "Status", "death", "main"]
@@ -266,10 +266,27 @@ class _Job(NamedTuple):
     codec: Codec
     shape: CZYX
     dtype: np.dtype[Any]
+    slab: Slab
     memory_bytes: int
     """Private memory that decoding may take."""
     seconds: int
     """Processor time that decoding may take."""
+
+    def decode(self, data: memoryview) -> ChunkArray:
+        start, stop = self.slab
+        if (start, stop) == (0, self.shape[1]):
+            chunk = self.codec.decode(data, shape=self.shape, dtype=self.dtype)
+        else:
+            chunk = self.codec.decode_slab(
+                data, shape=self.shape, dtype=self.dtype, slab=self.slab
+            )
+        expected = (self.shape[0], stop - start, *self.shape[2:])
+        if chunk.shape != expected or chunk.dtype != self.dtype:
+            raise FormatError(
+                f"decoded to {chunk.dtype} {chunk.shape} (channel, z, y, x); "
+                f"expected {self.dtype} {expected}"
+            )
+        return chunk
 
 
 @functools.lru_cache(maxsize=256)
@@ -279,6 +296,7 @@ def _read_job(encoded: bytes) -> _Job:
         codec=_codec_class(fields["module"], fields["class"]).from_parameters(fields["codec"]),
         shape=tuple(fields["shape"]),
         dtype=np.dtype(fields["dtype"]),
+        slab=tuple(fields["slab"]),
         memory_bytes=fields["memory_bytes"],
         seconds=fields["seconds"],
     )
@@ -323,13 +341,8 @@ class _Decoder:
             self._mapping = map_memory(self._handle, size)
         data = memoryview(self._mapping)[offset : offset + num_bytes].toreadonly()
         self._limit(job)
-        chunk = job.codec.decode(data, shape=job.shape, dtype=job.dtype)
-        if chunk.shape != job.shape or chunk.dtype != job.dtype:
-            raise FormatError(
-                f"decoded to {chunk.dtype} {chunk.shape} (channel, z, y, x); "
-                f"expected {job.dtype} {job.shape}"
-            )
-        np.ndarray(job.shape, job.dtype, self._mapping)[...] = chunk
+        chunk = job.decode(data)
+        np.ndarray(chunk.shape, chunk.dtype, self._mapping)[...] = chunk
 
     def _limit(self, job: _Job) -> None:
         if sys.platform == "win32":

@@ -28,7 +28,7 @@ from precomputed_store._decoder_process import (
     death,
 )
 from precomputed_store._shared_memory import SharedMemory, nameless_file
-from precomputed_store.codecs.base import CZYX, ChunkArray, Codec
+from precomputed_store.codecs.base import CZYX, ChunkArray, Codec, Slab
 from precomputed_store.errors import FormatError, PrecomputedError, UnsupportedError
 
 __all__ = ["Job", "Worker"]
@@ -71,6 +71,8 @@ class Job:
         Expected ``(channel, z, y, x)`` shape.
     dtype : numpy.dtype
         Expected data type.
+    slab : (int, int)
+        Which of its z slices are wanted.
     seconds : float
         Time until the decoder counts as hanging. Half as much processor time counts too.
     memory_bytes : int
@@ -81,6 +83,7 @@ class Job:
     data: memoryview
     shape: CZYX
     dtype: np.dtype[Any]
+    slab: Slab
     seconds: float
     memory_bytes: int
 
@@ -92,14 +95,21 @@ class Job:
             "codec": self.codec.to_parameters(),
             "shape": list(map(int, self.shape)),
             "dtype": self.dtype.str,
+            "slab": list(map(int, self.slab)),
             "seconds": math.ceil(self.seconds / 2),
             "memory_bytes": self.memory_bytes,
         }
         return json.dumps(fields).encode()
 
     @property
+    def decoded_shape(self) -> CZYX:
+        channels, _, y, x = self.shape
+        start, stop = self.slab
+        return channels, stop - start, y, x
+
+    @property
     def decoded_bytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
+        return math.prod(self.decoded_shape) * self.dtype.itemsize
 
     def error(self, status: Status, message: str) -> PrecomputedError:
         if status is Status.UNSUPPORTED:
@@ -143,7 +153,7 @@ class Worker:
         if status is not Status.DECODED:
             raise job.error(status, message)
         assert self._memory is not None
-        return self._memory.array(job.shape, job.dtype)
+        return self._memory.array(job.decoded_shape, job.dtype)
 
     def _is_worth_another_try(self, status: Status, *, used: bool) -> bool:
         if status in (Status.DECODED, Status.HUNG):

@@ -302,7 +302,12 @@ class ChunkedArray:
                 cut = codec.cut(data, shape=shape, dtype=self.dtype, box=part.box)
                 if cut is not None:
                     data, shape, source = cut.data, cut.shape, part.source_from(cut.start)
-            with isolation.decoded(codec, data, shape=shape, dtype=self.dtype) as chunk:
+            slab = None
+            if codec.place == "worker":
+                # What is not wanted need not come from another process.
+                slab = part.box[0]
+                source = part.source_from((slab[0], 0, 0))
+            with isolation.decoded(codec, data, shape=shape, dtype=self.dtype, slab=slab) as chunk:
                 out[part.target] = chunk[source]
         except FormatError as error:
             raise self.chunk_error(part.cell, error) from error

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray, Codec
+from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray, Codec, Slab
 from precomputed_store.concurrency import num_cores
 from precomputed_store.errors import FormatError, PrecomputedError
 
@@ -87,17 +87,19 @@ def decode(codec: Codec, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> 
 
 @contextmanager
 def decoded(
-    codec: Codec, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]
+    codec: Codec, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any], slab: Slab | None = None
 ) -> Iterator[ChunkArray]:
     """As `decode`, without the copy: the array is valid inside the ``with`` block only.
 
     For a chunk that is copied elsewhere at once. The array may be read-only. A process is
-    occupied meanwhile: decode no other chunk in the block.
+    occupied meanwhile: decode no other chunk in the block. Of a `slab` no other z slices are
+    given, nor perhaps decoded.
     """
+    slab = slab or (0, shape[1])
     if not _is_isolated(codec):
-        yield _decode_here(codec, data, shape=shape, dtype=dtype)
+        yield _decode_here(codec, data, shape=shape, dtype=dtype, slab=slab)
         return
-    job = _job(codec, data, shape=shape, dtype=dtype)
+    job = _job(codec, data, shape=shape, dtype=dtype, slab=slab)
     worker = None
     try:
         worker = _pool.take()
@@ -111,8 +113,12 @@ def _is_isolated(codec: Codec) -> bool:
     return codec.place == "worker" and os.environ.get(SWITCH) != "0"
 
 
-def _decode_here(codec: Codec, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> ChunkArray:
+def _decode_here(
+    codec: Codec, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any], slab: Slab
+) -> ChunkArray:
     try:
+        if slab != (0, shape[1]):
+            return codec.decode_slab(data, shape=shape, dtype=dtype, slab=slab)
         return codec.decode(data, shape=shape, dtype=dtype)
     except PrecomputedError:
         raise
@@ -122,7 +128,7 @@ def _decode_here(codec: Codec, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any
         raise FormatError(f"{codec.name}: {type(error).__name__}: {error}") from error
 
 
-def _job(codec: Codec, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> Job:
+def _job(codec: Codec, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any], slab: Slab) -> Job:
     from precomputed_store._decoder_worker import Job
 
     num_bytes = math.prod(shape) * dtype.itemsize
@@ -131,6 +137,7 @@ def _job(codec: Codec, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> Jo
         data=memoryview(data).cast("B"),
         shape=shape,
         dtype=dtype,
+        slab=slab,
         seconds=TIME_LIMIT_SECONDS + _SECONDS_PER_MIB * num_bytes / 2**20,
         memory_bytes=codec.most_memory(shape=shape, dtype=dtype) + _SPARE_MEMORY,
     )

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import precomputed_store as ps
+from precomputed_store import isolation
 from precomputed_store.engine import full_selection
-from tests.oracles import make_info, tensorstore_write
+from tests.oracles import cloudvolume_write, make_info, tensorstore_write
 
 INFO = make_info(size=(50, 40, 30), chunk_size=(20, 20, 20), voxel_offset=(1, 2, 3))
 
@@ -121,6 +122,38 @@ def test_no_more_of_a_raw_chunk_is_read_than_is_wanted(
     expected = data[*(points - (1, 2, 3)).T, 0]
     np.testing.assert_array_equal(volume.read_points(points), expected)
     assert sizes[2:] == [3 * 20 * 20, 10]
+
+
+def test_of_a_chunk_from_another_process_no_other_slices_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cloudvolume")
+    pytest.importorskip("crackle")
+    labels = np.random.default_rng(0).integers(0, 9, (50, 40, 30, 1), np.uint32)
+    info = make_info(
+        size=labels.shape[:3],
+        chunk_size=(20, 20, 20),
+        voxel_offset=(1, 2, 3),
+        dtype="uint32",
+        layer_type="segmentation",
+        encoding="crackle",
+    )
+    cloudvolume_write(tmp_path / "layer", info, labels, compress=False)
+    slabs: list[Any] = []
+    original = isolation.decoded
+
+    def decoded(*args: Any, slab: Any, **options: Any) -> Any:
+        slabs.append(slab)
+        return original(*args, slab=slab, **options)
+
+    monkeypatch.setattr(isolation, "decoded", decoded)
+    volume = ps.open_volume(tmp_path / "layer")
+    np.testing.assert_array_equal(volume[1:21, 2:22, 10:18:3], labels[:20, :20, 7:15:3])
+    np.testing.assert_array_equal(volume[2:5, 2:22, 22:24], labels[1:4, :20, 19:21])
+    points = np.array([[3, 4, 19], [5, 6, 12], [4, 4, 14]])
+    x, y, z = (points - (1, 2, 3)).T
+    np.testing.assert_array_equal(volume.read_points(points), labels[x, y, z, 0])
+    assert sorted(slabs) == [(0, 1), (7, 14), (9, 17), (19, 20)]
 
 
 def test_a_chunk_that_may_not_be_read_is_an_error(folder: Path) -> None:

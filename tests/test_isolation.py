@@ -379,6 +379,22 @@ def test_a_decoded_chunk_can_be_used_without_a_copy(pool: Any) -> None:
     assert len(pool._waiting) == len(pool.workers()) == 1
 
 
+@pytest.mark.parametrize("encoding", CHUNKS)
+@pytest.mark.parametrize("place", ["worker", "here"])
+def test_of_a_slab_no_other_slices_are_given(
+    encoding: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place == "here":
+        monkeypatch.setenv(isolation.SWITCH, "0")
+    codec, array = CHUNKS[encoding]
+    encoded = codec.encode(array)
+    for slab in ((0, 3), (2, 7), (7, 8), (0, array.shape[1])):
+        with isolation.decoded(
+            codec, encoded, shape=array.shape, dtype=array.dtype, slab=slab
+        ) as chunk:
+            np.testing.assert_array_equal(chunk, array[:, slice(*slab)])
+
+
 # Where codecs come from
 
 

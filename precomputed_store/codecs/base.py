@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from precomputed_store.errors import UnsupportedError
 
-__all__ = ["CZYX", "Buffer", "ChunkArray", "Codec", "Cut", "Place", "Ranges", "require"]
+__all__ = ["CZYX", "Buffer", "ChunkArray", "Codec", "Cut", "Place", "Ranges", "Slab", "require"]
 
 CZYX: TypeAlias = tuple[int, int, int, int]
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -36,6 +36,9 @@ memory, to be run in an isolated process.
 
 Ranges: TypeAlias = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 """Half-open ranges of voxels along z, y and x."""
+
+Slab: TypeAlias = tuple[int, int]
+"""Half-open range of a chunk's z slices."""
 
 
 class Cut(NamedTuple):
@@ -156,6 +159,21 @@ class Codec(ABC):
         UnsupportedError
             The library that decodes it is not installed.
         """
+
+    def decode_slab(
+        self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any], slab: Slab
+    ) -> ChunkArray:
+        """As `decode`, but some z slices only: where the encoding can, faster.
+
+        Parameters
+        ----------
+        data, shape, dtype
+            As for `decode`: of the whole chunk.
+        slab : (int, int)
+            First z slice and the one after the last, within the chunk.
+        """
+        start, stop = slab
+        return self.decode(data, shape=shape, dtype=dtype)[:, start:stop]
 
     def cut(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any], box: Ranges) -> Cut | None:
         """A smaller chunk that holds a box of an encoded one, or None if that does not pay.

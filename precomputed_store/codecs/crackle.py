@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 
-from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray, Codec, Place, require
+from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray, Codec, Place, Slab, require
 from precomputed_store.codecs.checks import check_holds, conform, library_errors
 from precomputed_store.errors import FormatError
 
@@ -54,12 +54,18 @@ class Crackle(Codec):
     in_neuroglancer: ClassVar[bool] = False
 
     def decode(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> ChunkArray:
+        return self.decode_slab(data, shape=shape, dtype=dtype, slab=(0, shape[1]))
+
+    def decode_slab(
+        self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any], slab: Slab
+    ) -> ChunkArray:
         check_holds(type(self), shape, dtype)
         header = _read_header(data)
         _check_length(data, header, shape=shape, dtype=dtype)
         _check_labels(data, header)
         with library_errors(self.name):
-            labels = _decompress(bytes(data), header, num_bytes=math.prod(shape) * dtype.itemsize)
+            labels = _decompress(bytes(data), header, slab)
+        shape = (1, slab[1] - slab[0], *shape[2:])
         return conform(labels.T[np.newaxis], shape=shape, dtype=dtype)
 
     def encode(self, array: ChunkArray) -> bytes:
@@ -148,18 +154,28 @@ def _check_labels(data: Buffer, header: _Header) -> None:
         raise FormatError("crackle labels do not match their checksum")
 
 
-def _decompress(data: bytes, header: _Header, *, num_bytes: int) -> ChunkArray:
+def _decompress(data: bytes, header: _Header, slab: Slab) -> ChunkArray:
     """Decode, and make sure that the library has written every slice."""
-    library = require("crackle", extra="seg", purpose=_PURPOSE)
+    num_bytes = math.prod(header.size[:2]) * (slab[1] - slab[0]) * header.label_bytes
     for filler in _FILLERS:
         with _fresh_memory_filled(filler, num_bytes) as certain:
-            labels: ChunkArray = library.decompress(data, parallel=1)
+            labels = _decompress_slab(data, header, slab)
         if not certain:
-            _check_slices(labels, data, header)
+            _check_slices(labels, data, header, slab)
         # A slice that really is the one pattern is not the other.
         if not _has_slice_of(labels, int.from_bytes(bytes([filler]) * labels.itemsize)):
             return labels
     raise FormatError("crackle chunk has z slices that cannot be decoded")
+
+
+def _decompress_slab(data: bytes, header: _Header, slab: Slab) -> ChunkArray:
+    library = require("crackle", extra="seg", purpose=_PURPOSE)
+    labels: ChunkArray
+    if slab == (0, header.size[2]):
+        labels = library.decompress(data, parallel=1)
+    else:
+        labels = library.codec.decompress_range(data, *slab, 1)
+    return labels
 
 
 @contextmanager
@@ -168,14 +184,16 @@ def _fresh_memory_filled(filler: int, num_bytes: int) -> Iterator[bool]:
 
     Small arrays get the memory of the last one of their size, others what the C library fills.
     """
-    np.full(num_bytes, filler, np.uint8)
     library = _glibc()
+    certain = library is not None and num_bytes > _LARGEST_CACHED_BYTES
+    if not certain:
+        np.full(num_bytes, filler, np.uint8)
     if library is None:
         yield False
         return
     library.mallopt(_M_PERTURB, filler ^ 0xFF)
     try:
-        yield num_bytes > _LARGEST_CACHED_BYTES
+        yield certain
     finally:
         library.mallopt(_M_PERTURB, 0)
 
@@ -193,7 +211,7 @@ def _has_slice_of(labels: ChunkArray, label: int) -> bool:
     return any(bool((labels[:, :, z] == label).all()) for z in suspects)
 
 
-def _check_slices(labels: ChunkArray, data: bytes, header: _Header) -> None:
+def _check_slices(labels: ChunkArray, data: bytes, header: _Header, slab: Slab) -> None:
     """Compare what was decoded with the checksums of the slices.
 
     They are those of the numbers of a slice's connected components. Where these do not follow
@@ -203,14 +221,14 @@ def _check_slices(labels: ChunkArray, data: bytes, header: _Header) -> None:
     num_slices = header.size[2]
     library = require("fastcrackle", extra="seg", purpose=_PURPOSE)
     if header.version == 0 or header.is_remapped:
-        if sum(library.voxel_counts(data, 0, num_slices, 1).values()) != labels.size:
+        if sum(library.voxel_counts(data, *slab, 1).values()) != labels.size:
             raise FormatError("crackle chunk has z slices that cannot be decoded")
         return
     stored = np.frombuffer(data, "<u4", num_slices, len(data) - 4 * num_slices)
     numbers = np.asarray(library.connected_components(np.asfortranarray(labels))[0])
-    slices = numbers.reshape(num_slices, -1)
+    slices = numbers.reshape(slab[1] - slab[0], -1)
     slices -= slices[:, :1]
     value = require("google_crc32c", extra="seg", purpose=_PURPOSE).value
-    for z, numbers in enumerate(slices):
+    for z, numbers in enumerate(slices, slab[0]):
         if value(numbers.tobytes()) != stored[z]:
             raise FormatError(f"crackle z slice {z} does not match its checksum")

@@ -79,6 +79,34 @@ def test_every_form_that_the_library_writes_is_read(shape, order, options):
         np.testing.assert_array_equal(decode(data, array), array)
 
 
+def decode_slab(data, like, *slab):
+    return Crackle().decode_slab(data, shape=like.shape, dtype=like.dtype, slab=slab)
+
+
+@frozen_chunks
+@pytest.mark.parametrize("version", [0, 1])
+@pytest.mark.parametrize("memory", ["filled by the C library", "as it comes"])
+def test_slabs_of_frozen_chunks_decode_exactly(name, data, expected, version, memory, monkeypatch):
+    if memory == "as it comes":
+        monkeypatch.setattr("precomputed_store.codecs.crackle._glibc", lambda: None)
+    data = data if version else without_checksums(data)
+    num_slices = expected.shape[1]
+    for start in range(num_slices):
+        for stop in range(start + 1, num_slices + 1):
+            slab = decode_slab(data, expected, start, stop)
+            assert slab.dtype == expected.dtype
+            np.testing.assert_array_equal(slab, expected[:, start:stop])
+
+
+@pytest.mark.parametrize("options", [{"allow_pins": 1}, {"markov_model_order": 5}], ids=str)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_slabs_of_every_form_that_the_library_writes_are_read(order, options):
+    for array in (cells((1, 16, 32, 32), 6, "uint32"), noise((1, 16, 32, 32), 3, "uint32")):
+        data = crackle.compress(np.array(array[0].T, order=order), parallel=1, **options)
+        for slab in ((0, 16), (0, 1), (5, 11), (15, 16)):
+            np.testing.assert_array_equal(decode_slab(data, array, *slab), array[:, slice(*slab)])
+
+
 @frozen_chunks
 def test_streams_of_version_0_are_read(name, data, expected):
     np.testing.assert_array_equal(decode(without_checksums(data), expected), expected)
@@ -222,6 +250,10 @@ def test_a_slice_that_the_library_leaves_out_is_an_error(dtype, shape, memory, m
         for _ in range(3):
             with pytest.raises(FormatError, match="slice"):
                 decode(bytes(damaged), array)
+            with pytest.raises(FormatError, match="slice"):
+                decode_slab(bytes(damaged), array, z, z + 1)
+        if z:
+            np.testing.assert_array_equal(decode_slab(bytes(damaged), array, 0, z), array[:, :z])
 
 
 @pytest.mark.parametrize("filler", [0xA5, 0x5A])
