@@ -298,12 +298,12 @@ class ChunkedArray:
             data, shape = self._unpacked(part.cell, blob), self.chunk_shape_at(part.cell)
             if self._place_box(part, data, shape, out):
                 return True
+            slab = None
             if codec.can_cut:
                 cut = codec.cut(data, shape=shape, dtype=self.dtype, box=part.box)
                 if cut is not None:
                     data, shape, source = cut.data, cut.shape, part.source_from(cut.start)
-            slab = None
-            if codec.place == "worker":
+            elif codec.place == "worker":
                 # What is not wanted need not come from another process.
                 slab = part.box[0]
                 source = part.source_from((slab[0], 0, 0))
