@@ -26,8 +26,8 @@ from precomputed_store.storage.blocks import FileBlocks, Integers
 
 __all__ = ["PointsPlan", "ReadPlan", "SelectionPlan", "shares"]
 
-_FEWEST_CHUNKS = 3
-"""Planning takes as long as two chunks that are read one by one."""
+_FEWEST_BYTES = 3 << 18
+"""Of whole chunks: planning takes as long as to read that many."""
 _SHARE_BYTES = 1 << 20
 _FILE_BYTES = 1 << 15
 """As many as are read in the time that opening a file takes."""
@@ -67,7 +67,8 @@ class SelectionPlan:
             -(-axis.stop // chunk) - axis.start // chunk  # type: ignore[union-attr]
             for axis, chunk in zip(self.selection[1:], self.grid.chunk_size[::-1], strict=True)
         )
-        if math.prod(cells) < _FEWEST_CHUNKS:
+        voxels = math.prod(cells) * math.prod(self.grid.chunk_size) * num_channels
+        if voxels * out.itemsize < _FEWEST_BYTES:
             return None
         return _blocks_of_box(self.selection, self.grid, num_channels=num_channels, out=out)
 
