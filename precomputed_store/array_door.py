@@ -18,7 +18,7 @@ import numpy.typing as npt
 from precomputed_store.codecs.base import CZYX, ChunkArray
 from precomputed_store.engine import ChunkedArray
 from precomputed_store.read_plan import AxisSelection, Selection
-from precomputed_store.selection import parse_basic
+from precomputed_store.selection import expand, parse_basic
 
 __all__ = [
     "DIMS",
@@ -106,10 +106,36 @@ class ArrayDoor:
         return self.array.chunk_shape_at((0, 0, 0))
 
     def __getitem__(self, key: Any) -> ChunkArray:
-        """Read what integers, slices and Ellipsis select, as numpy would."""
+        """Read what integers, slices, Ellipsis and one index array select, as numpy would.
+
+        dask merges what is indexed into the reading of blocks, where it has such an array.
+        """
+        items = key if isinstance(key, tuple) else (key,)
+        if any(isinstance(item, list | np.ndarray) for item in items):
+            return self._take(expand(key, self.ndim))
         basic = parse_basic(key, self.shape)
         c, z, y, x = basic.ranges
         return basic.postprocess(self.array.read((c, z, y, x)))  # type: ignore[no-any-return]
+
+    def _take(self, key: tuple[Any, ...]) -> ChunkArray:
+        arrays = [axis for axis, item in enumerate(key) if isinstance(item, list | np.ndarray)]
+        indices = np.asarray(key[arrays[0]])
+        if len(arrays) > 1 or indices.ndim != 1 or indices.dtype.kind == "b":
+            raise TypeError("a lazy array takes one index array, of integers along one axis")
+        basic = tuple(
+            slice(item, item + 1 or None) if isinstance(item, int | np.integer) else item
+            for item in key
+        )
+        wanted = (*basic[: arrays[0]], indices, *basic[arrays[0] + 1 :])
+        read = self.read(request_outer(wanted, self.shape))
+        # Where numpy puts the axis depends on the integers beside it.
+        every = np.arange(len(indices))
+        return read[
+            tuple(
+                every if axis in arrays else slice(None) if isinstance(item, slice) else 0
+                for axis, item in enumerate(key)
+            )
+        ]
 
     def read(self, request: OuterRequest | PointsRequest) -> ChunkArray:
         """Read a request made by `request_outer` or `request_points`."""

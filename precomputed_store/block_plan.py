@@ -28,7 +28,8 @@ __all__ = ["PointsPlan", "ReadPlan", "SelectionPlan", "shares"]
 
 _FEWEST_BYTES = 3 << 18
 """Of whole chunks: planning takes as long as to read that many."""
-_SHARE_BYTES = 1 << 20
+_SHARE_BYTES = 1 << 18
+_MOST_SHARES = 64
 _FILE_BYTES = 1 << 15
 """As many as are read in the time that opening a file takes."""
 
@@ -102,7 +103,8 @@ ReadPlan: TypeAlias = SelectionPlan | PointsPlan
 def shares(blocks: FileBlocks) -> list[slice]:
     """Runs of files that take about as long each."""
     num_bytes = np.add.reduceat(np.prod(blocks.blocks[:, 4:8], axis=1), blocks.first[:-1])
-    number = np.cumsum(num_bytes + _FILE_BYTES) // _SHARE_BYTES
+    done = np.cumsum(num_bytes + _FILE_BYTES)
+    number = done // max(_SHARE_BYTES, int(done[-1]) // _MOST_SHARES)
     ends = [*np.flatnonzero(np.diff(number)) + 1, len(blocks)]
     return [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 

@@ -92,13 +92,11 @@ def as_dask(door: ArrayDoor, *, chunks: Chunks = "auto") -> Array:
     blocks = da.core.normalize_chunks(  # type: ignore[no-untyped-call]
         _per_axis(chunks, door), door.shape, dtype=door.dtype, previous_chunks=door.chunks
     )
-    # fancy=False: dask must not push index arrays into the door, whose [] is basic.
     array: Array = da.from_array(  # type: ignore[no-untyped-call]
         door,
         chunks=blocks,
         name=f"precomputed-{tokenize(door, blocks)}",
         asarray=False,
-        fancy=False,
         inline_array=True,
         meta=np.empty((0,) * door.ndim, door.dtype),
     )

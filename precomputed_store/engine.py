@@ -19,7 +19,7 @@ from precomputed_store.block_plan import PointsPlan, ReadPlan, SelectionPlan, sh
 from precomputed_store.cached import cached_property
 from precomputed_store.chunk_source import ChunkBytes, ChunkSource, FileSource
 from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray
-from precomputed_store.concurrency import bounded, codec_pool, run_threaded
+from precomputed_store.concurrency import bounded, codec_pool, run_threaded, share_out
 from precomputed_store.errors import (
     ChunkError,
     FormatError,
@@ -259,7 +259,7 @@ class ChunkedArray:
             if advance is not None:
                 advance(share.stop - share.start - len(failed))
 
-        run_threaded(read, shares(blocks), workers=self.storage.concurrency, brief=True)
+        share_out(read, shares(blocks), least=2)
         return sorted(left)
 
     async def _fetch_all(

@@ -12,6 +12,7 @@ __all__ = [
     "BasicSelection",
     "Bounds",
     "BoxSelection",
+    "expand",
     "parse_absolute",
     "parse_basic",
 ]
@@ -57,7 +58,7 @@ def parse_basic(key: Any, shape: tuple[int, ...]) -> BasicSelection:
     ranges: list[range] = []
     reversed_axes: list[int] = []
     dropped_axes: list[int] = []
-    for axis, (item, length) in enumerate(zip(_expand(key, len(shape)), shape, strict=True)):
+    for axis, (item, length) in enumerate(zip(expand(key, len(shape)), shape, strict=True)):
         if isinstance(item, slice):
             indices = range(length)[item]
             if indices.step < 0:
@@ -120,7 +121,7 @@ def parse_absolute(
     starts, stops = (*volume.start, 0), (*volume.stop, num_channels)
     parts = [
         _absolute_axis(item, "xyzc"[axis], starts[axis], stops[axis], bounds)
-        for axis, item in enumerate(_expand(key, 4))
+        for axis, item in enumerate(expand(key, 4))
     ]
     wanted, inside, target = zip(*parts, strict=True)
     return BoxSelection(wanted=wanted, inside=inside, target=target)
@@ -161,7 +162,7 @@ def _absolute_range(item: Any, name: str, first: int, end: int) -> range:
     return range(start, stop, step)
 
 
-def _expand(key: Any, ndim: int) -> tuple[Any, ...]:
+def expand(key: Any, ndim: int) -> tuple[Any, ...]:
     """One index per axis: Ellipsis and omitted indices become full slices."""
     items = key if isinstance(key, tuple) else (key,)
     ellipses = sum(item is Ellipsis for item in items)

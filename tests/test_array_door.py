@@ -32,6 +32,10 @@ class NumpyDoor(ArrayDoor):
     def __init__(self) -> None:
         pass
 
+    @property
+    def shape(self) -> Any:
+        return SHAPE
+
     def read(self, request: OuterRequest | PointsRequest) -> np.ndarray:
         if isinstance(request, OuterRequest):
             axes = [np.asarray(axis, np.intp) for axis in request.selection]
@@ -117,6 +121,31 @@ def test_dense_indices_of_an_outer_product_are_read_as_one() -> None:
     assert isinstance(request, OuterRequest)
     diagonal = np.arange(2)
     assert isinstance(request_points((diagonal,) * 4, SHAPE), PointsRequest)
+
+
+@given(data=st.data())
+def test_one_index_array_is_numpys(data: st.DataObject) -> None:
+    lengths = st.integers(0, 3)
+    axis = data.draw(lengths)
+    basic = axis_index(9).filter(lambda item: not isinstance(item, np.ndarray))
+    key: list[Any] = [data.draw(basic) for _ in SHAPE]
+    key = [k if isinstance(k, slice) else k % n for k, n in zip(key, SHAPE, strict=True)]
+    array = data.draw(st.lists(st.integers(-SHAPE[axis], SHAPE[axis] - 1), max_size=4))
+    key[axis] = data.draw(st.sampled_from([array, np.array(array, np.int64)]))
+    expected = VOXELS[tuple(np.array(k, np.intp) if k is key[axis] else k for k in key)]
+    found = NumpyDoor()[tuple(key)]
+    assert found.shape == expected.shape
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [([0, 1], [0, 1]), (..., np.zeros((2, 2), int)), (np.array([True, False]),), ([0.5],)],
+    ids=str,
+)
+def test_other_index_arrays_are_a_type_error(key: Any) -> None:
+    with pytest.raises(TypeError, match=r"one index array|expected integers"):
+        NumpyDoor()[key]
 
 
 @pytest.mark.parametrize(

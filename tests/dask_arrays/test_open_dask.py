@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import precomputed_store as ps
+from precomputed_store.engine import ChunkedArray
 from tests.oracles import make_info, tensorstore_write
 
 SIZE = (37, 29, 23)
@@ -61,6 +62,38 @@ def test_chunks_are_taken_as_dask_takes_them(
     assert array.chunksize == expected
     assert array.dtype == np.uint8
     np.testing.assert_array_equal(array.compute(), voxels)
+
+
+@pytest.mark.parametrize(
+    ("key", "most"),
+    [
+        (np.s_[:, 3:9, 5:7, 20:30], 2 * 6 * 2 * 10),
+        (np.s_[1, 4, :, 30], 29),
+        (np.s_[:, ::5, 3:20:4, :5], 2 * 5 * 5 * 5),
+        (np.s_[:, [5, 3, 22], 10:20, :9], 2 * 23 * 10 * 9),
+        (np.s_[0, :9, [5, 3, 20], 10:20], 9 * 29 * 10),
+        (np.s_[:, :4, np.array([4, 4, 28]), 3], 2 * 4 * 29),
+        (np.s_[:, 9:5:-1, ::-1, :3], 2 * 23 * 29 * 37),
+    ],
+    ids=str,
+)
+def test_what_is_sliced_away_is_not_read(
+    layer: Path, voxels: np.ndarray, monkeypatch: pytest.MonkeyPatch, key: Any, most: int
+) -> None:
+    sizes = []
+    read = ChunkedArray.read
+
+    def counting(self: ChunkedArray, selection: Any, **options: Any) -> Any:
+        sizes.append(int(np.prod(list(map(len, selection)))))
+        return read(self, selection, **options)
+
+    monkeypatch.setattr(ChunkedArray, "read", counting)
+    array = ps.open_dask(layer)
+    assert array.npartitions == 1
+    found = array[key].compute()
+    expected = da.from_array(voxels, chunks=-1)[key].compute()
+    np.testing.assert_array_equal(found, expected)
+    assert sum(sizes) <= most
 
 
 def test_automatic_chunks_are_whole_stored_chunks(tmp_path: Path) -> None:
