@@ -28,7 +28,7 @@ __all__ = ["PointsPlan", "ReadPlan", "SelectionPlan", "shares"]
 
 _FEWEST_BYTES = 3 << 18
 """Of whole chunks: planning takes as long as to read that many."""
-_SHARE_BYTES = 1 << 18
+_SHARE_BYTES = 1 << 19
 _MOST_SHARES = 64
 _FILE_BYTES = 1 << 15
 """As many as are read in the time that opening a file takes."""
