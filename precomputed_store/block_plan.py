@@ -28,8 +28,9 @@ __all__ = ["PointsPlan", "ReadPlan", "SelectionPlan", "shares"]
 
 _FEWEST_BYTES = 3 << 18
 """Of whole chunks: planning takes as long as to read that many."""
-_SHARE_BYTES = 1 << 19
-_MOST_SHARES = 64
+_SHARE_BYTES = 1 << 19, 1 << 25
+"""At least and at most: nothing is reported, nor can a read be interrupted, within a share."""
+_SHARES = 64
 _FILE_BYTES = 1 << 15
 """As many as are read in the time that opening a file takes."""
 
@@ -104,7 +105,8 @@ def shares(blocks: FileBlocks) -> list[slice]:
     """Runs of files that take about as long each."""
     num_bytes = np.add.reduceat(np.prod(blocks.blocks[:, 4:8], axis=1), blocks.first[:-1])
     done = np.cumsum(num_bytes + _FILE_BYTES)
-    number = done // max(_SHARE_BYTES, int(done[-1]) // _MOST_SHARES)
+    least, most = _SHARE_BYTES
+    number = done // min(most, max(least, int(done[-1]) // _SHARES))
     ends = [*np.flatnonzero(np.diff(number)) + 1, len(blocks)]
     return [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
