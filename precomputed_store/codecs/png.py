@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from precomputed_store.codecs import _image
-from precomputed_store.codecs._png_pixels import Layout, first_rows
+from precomputed_store.codecs._png_pixels import SIGNATURE, Layout, first_rows, in_runs
 from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray, Codec, Ranges, require
 from precomputed_store.codecs.checks import library_errors
 from precomputed_store.errors import FormatError, UnsupportedError
@@ -29,7 +29,6 @@ _DEFAULT_LEVEL = 6
 _MAX_SIDE = 1_000_000
 """What libpng reads unless told otherwise; the format's own limit is 2**31 - 1."""
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK = struct.Struct(">I4s")
 _HEADER = struct.Struct(">IIBB")
 _COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}
@@ -104,14 +103,14 @@ class Png(Codec):
         return (math.prod(shape) * dtype.itemsize + pixels) * 17 // 16 + (1 << 20)
 
     def recognises(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> bool:
-        return bytes(data[:8]) == _SIGNATURE
+        return bytes(data[:8]) == SIGNATURE
 
 
 def _read_image(
     data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]
 ) -> tuple[list[tuple[bytes, memoryview]], Layout]:
     """The chunks of an image that can hold such a chunk, and how its samples lie."""
-    if bytes(data[:8]) != _SIGNATURE:
+    if bytes(data[:8]) != SIGNATURE:
         raise FormatError("not a png image")
     view = memoryview(data)
     chunks = list(_chunks(view))
@@ -131,12 +130,12 @@ def _read_image(
 def _pixels_of(data: Buffer, chunks: list[tuple[bytes, memoryview]]) -> Buffer:
     """An image of nothing but pixels: no metadata to be inflated or applied."""
     pixels = [chunk for kind, chunk in chunks if kind in _PIXELS]
-    return data if len(pixels) == len(chunks) else b"".join([_SIGNATURE, *pixels])
+    return data if len(pixels) == len(chunks) else b"".join([SIGNATURE, *pixels])
 
 
 def _chunks(view: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     """Type and bytes of each chunk up to the last."""
-    position, kind = len(_SIGNATURE), b""
+    position, kind = len(SIGNATURE), b""
     while kind != b"IEND":
         if position + 12 > len(view):
             raise FormatError("png image is truncated")
@@ -171,19 +170,38 @@ def _decode(data: Buffer, *, components: int, itemsize: int) -> ChunkArray:
 
 
 def _encode(image: ChunkArray, *, level: int | None) -> bytes:
+    runs = None
+    if level is None:
+        runs = in_runs(image, colour=_COLOURS[image.shape[2]]) or _runs_by_libpng(image)
+        if runs is not None and len(runs) * _REPETITIVE > image.nbytes:
+            return runs
+    try:
+        strings = _encode_strings(image, level=_DEFAULT_LEVEL if level is None else level)
+    except UnsupportedError:
+        if runs is None:
+            raise
+        return runs
+    return strings if runs is None else min(runs, strings, key=len)
+
+
+def _runs_by_libpng(image: ChunkArray) -> bytes | None:
     imagecodecs = _imagecodecs()
     if imagecodecs is None:
-        return _encode_with_pyspng(image, level=_DEFAULT_LEVEL if level is None else level)
+        return None
     with library_errors("png"):
-        if level is not None:
-            return imagecodecs.spng_encode(image, level=level)  # type: ignore[no-any-return]
         runs: bytes = imagecodecs.png_encode(
             image, strategy=imagecodecs.PNG.STRATEGY.RLE, filter=imagecodecs.PNG.FILTER.ALL
         )
-        if len(runs) * _REPETITIVE > image.nbytes:
-            return runs
-        strings: bytes = imagecodecs.spng_encode(image, level=_DEFAULT_LEVEL)
-    return min(runs, strings, key=len)
+    return runs
+
+
+def _encode_strings(image: ChunkArray, *, level: int) -> bytes:
+    imagecodecs = _imagecodecs()
+    if imagecodecs is None:
+        return _encode_with_pyspng(image, level=level)
+    with library_errors("png"):
+        strings: bytes = imagecodecs.spng_encode(image, level=level)
+    return strings
 
 
 def _check_sums(data: Buffer) -> None:

@@ -154,11 +154,14 @@ def test_without_any_library_one_is_named(library, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyspng", None)
     png._imagecodecs.cache_clear()
     with pytest.raises(UnsupportedError, match="pip install"):
-        Png().encode(COUNTING)
+        Png(png_level=6).encode(COUNTING)
     data = image(chunk(b"IDAT", pixels()))
     if library == "kernel":
         np.testing.assert_array_equal(decode(data), COUNTING)
+        np.testing.assert_array_equal(decode(Png().encode(COUNTING)), COUNTING)
         return
+    with pytest.raises(UnsupportedError, match="pip install"):
+        Png().encode(COUNTING)
     with pytest.raises(UnsupportedError, match="pip install"):
         decode(data)
 

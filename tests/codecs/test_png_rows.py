@@ -13,7 +13,8 @@ from image_peers import smooth
 
 import precomputed_store as ps
 from precomputed_store._native import png_rows as native
-from precomputed_store.codecs import png
+from precomputed_store.codecs import _image, png
+from precomputed_store.codecs._png_pixels import in_runs
 from precomputed_store.codecs.png import Png
 from precomputed_store.errors import ChunkError, FormatError
 
@@ -57,12 +58,12 @@ def grey(rows: bytes, *, width: int, height: int, interlace: int = 0) -> bytes:
     return b"".join([SIGNATURE, *(chunk(*each) for each in chunks)])
 
 
-def filters_of(data: bytes, row_bytes: int) -> set[int]:
+def filtered(data: bytes, row_bytes: int) -> np.ndarray[Any, Any]:
+    """Rows as they are deflated, each behind its filter's number."""
     stream = b"".join(
         bytes(c[8:-4]) for kind, c in png._chunks(memoryview(data)) if kind == b"IDAT"
     )
-    rows = np.frombuffer(zlib.decompress(stream), np.uint8).reshape(-1, row_bytes + 1)
-    return set(rows[:, 0].tolist())
+    return np.frombuffer(zlib.decompress(stream), np.uint8).reshape(-1, row_bytes + 1)
 
 
 @pytest.mark.usefixtures("alone")
@@ -79,7 +80,7 @@ def test_every_filter_of_every_kind_of_pixel_is_undone(
     data = by_libpng(voxels, filters)
     if filters in FILTERS[:5]:
         row_bytes = SHAPE[2] * channels * np.dtype(dtype).itemsize
-        assert FILTERS.index(filters) in filters_of(data, row_bytes)
+        assert FILTERS.index(filters) in filtered(data, row_bytes)[:, 0]
     decoded = Png().decode(data, shape=shape, dtype=np.dtype(dtype))
     np.testing.assert_array_equal(decoded, voxels)
     assert decoded.dtype == dtype
@@ -154,6 +155,52 @@ def test_filters_that_there_are_not_are_refused(number: int) -> None:
     out = np.empty((1, 1, 2, 3), np.uint8)
     box = (0, 1), (0, 2), (0, 3)
     assert not Png().decode_box(data, shape=(1, 1, 2, 3), box=box, out=out)
+
+
+@pytest.mark.parametrize(("dtype", "channels"), KINDS)
+@pytest.mark.parametrize("noise", [False, True])
+def test_rows_are_filtered_as_libpng_would_and_read_by_it(
+    dtype: str, channels: int, noise: bool
+) -> None:
+    imagecodecs = pytest.importorskip("imagecodecs")
+    shape = (channels, *SHAPE)
+    voxels = smooth(shape, dtype)
+    if noise:
+        voxels = np.random.default_rng(2).integers(0, np.iinfo(dtype).max, shape, dtype, True)
+    data = in_runs(_image.to_image(Png, voxels, max_side=1000), colour=png._COLOURS[channels])
+    assert data is not None
+    row_bytes = SHAPE[2] * channels * np.dtype(dtype).itemsize
+    assert filtered(data, row_bytes)[:, 0].tolist() == (
+        filtered(by_libpng(voxels, "ALL"), row_bytes)[:, 0].tolist()
+    )
+    expected = np.moveaxis(voxels, 0, -1).reshape(-1, SHAPE[2], channels)
+    image = imagecodecs.png_decode(data).reshape(expected.shape)
+    np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize("row_bytes", [1, 2, 7, 8, 9, 300])
+def test_rows_of_any_length_are_filtered(row_bytes: int) -> None:
+    rows = np.random.default_rng(3).integers(0, 256, (5, row_bytes), np.uint8)
+    for pixel in (1, 2, 3, 4, 6, 8):
+        if row_bytes % pixel:
+            continue
+        coded = native.filter_rows(rows, pixel_bytes=pixel)
+        assert coded is not None
+        found = native.restore_rows(
+            coded.tobytes(), num_rows=5, row_bytes=row_bytes, pixel_bytes=pixel
+        )
+        np.testing.assert_array_equal(found, rows)
+    assert native.filter_rows(rows, pixel_bytes=0) is None
+    assert native.filter_rows(rows, pixel_bytes=9) is None
+
+
+@pytest.mark.usefixtures("alone")
+def test_noise_is_written_without_a_library_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    voxels = np.random.default_rng(0).integers(90, 140, (1, 32, 32, 32), np.uint8)
+    refuse = lambda *_, **__: pytest.fail("the library was asked")  # noqa: E731
+    monkeypatch.setattr(png, "_encode_strings", refuse)
+    monkeypatch.setattr(png, "_runs_by_libpng", refuse)
+    assert len(Png().encode(voxels)) <= len(by_libpng(voxels, "ALL"))
 
 
 def test_interlaced_images_are_for_the_library() -> None:
