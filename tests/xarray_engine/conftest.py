@@ -60,11 +60,18 @@ class Requests(list[str]):
 def requests(monkeypatch: pytest.MonkeyPatch) -> Requests:
     """Counts reads of every storage."""
     found = Requests()
-    get = Storage.get
+    get, read_blocks = Storage.get, Storage.read_blocks
+
+    def counted_blocks(self: Storage, folder: str, blocks: Any, out: Any) -> list[int]:
+        left = read_blocks(self, folder, blocks, out)
+        names = (name for number, name in enumerate(blocks.names) if number not in left)
+        found.extend(f"{folder}/{name}" for name in names)
+        return left
 
     def counted(self: Storage, key: str, *args: Any, **options: Any) -> Any:
         found.append(key)
         return get(self, key, *args, **options)
 
     monkeypatch.setattr(Storage, "get", counted)
+    monkeypatch.setattr(Storage, "read_blocks", counted_blocks)
     return found
