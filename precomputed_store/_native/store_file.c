@@ -20,7 +20,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-enum { NOT_DONE = 1 };
+enum { NOT_DONE = 1, NO_LOCK = 2 };
 
 static int write_file(const char *path, const char *data, int64_t size, int sync) {
     const int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -47,16 +47,17 @@ static int remove_files(const char *paths, int64_t count) {
  *
  * temporary, target: the file until it is complete, and then. folder: to be locked meanwhile.
  * others: num_others paths, each ended by a NUL, of older files of the same object. sync:
- * whether the bytes are to be on the disk first.
+ * whether the bytes are to be on the disk first. Returns DONE, NOT_DONE, or NO_LOCK if it is the
+ * folder that cannot be locked.
  */
 EXPORT int store_file(const char *temporary, const char *target, const char *folder,
                       const char *others, int64_t num_others, const char *data, int64_t size,
                       int sync) {
     if (write_file(temporary, data, size, sync)) return NOT_DONE;
-    int status = NOT_DONE;
+    int status = NO_LOCK;
     const int lock = open(folder, O_RDONLY | O_CLOEXEC);
     if (lock >= 0 && !flock(lock, LOCK_EX)) {
-        if (!rename(temporary, target)) status = remove_files(others, num_others);
+        status = rename(temporary, target) ? NOT_DONE : remove_files(others, num_others);
         /* A process that was forked meanwhile has it open too, and closing would not do. */
         flock(lock, LOCK_UN);
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import enum
 import functools
 import os
 import sys
@@ -14,9 +15,16 @@ import numpy as np
 from precomputed_store._native.library import kernels
 from precomputed_store.codecs.base import Buffer
 
-__all__ = ["store_file"]
+__all__ = ["Outcome", "store_file"]
 
-_DONE = 0
+
+class Outcome(enum.IntEnum):
+    """What became of a file."""
+
+    DONE = 0
+    NOT_DONE = 1
+    NO_LOCK = 2
+    """Its folder cannot be locked in this way, as on some network disks."""
 
 
 @functools.cache
@@ -32,21 +40,17 @@ def _function() -> Any | None:
 
 def store_file(
     data: Buffer, target: str, *, temporary: str, others: Sequence[str], sync: bool
-) -> bool:
+) -> Outcome:
     """Write a file, rename it under the lock of its folder, and remove others of its object.
 
-    Returns
-    -------
-    bool
-        Whether all of that was done. If not, nothing is left behind, but the file may have got
-        its name, and some of the others may be gone.
+    If that is not done, nothing is left behind, but the file may have got its name, and some of
+    the others may be gone.
     """
     function = _function()
     paths = [os.fsencode(path) for path in (temporary, target, os.path.dirname(target))]
     gone = [os.fsencode(path) for path in others]
     if function is None or any(b"\0" in path for path in (*paths, *gone)):
-        return False
+        return Outcome.NOT_DONE
     view = np.frombuffer(data, np.uint8)
     joined = b"\0".join(gone) + b"\0"
-    status = function(*paths, joined, len(gone), view.ctypes.data, view.size, sync)
-    return bool(status == _DONE)
+    return Outcome(function(*paths, joined, len(gone), view.ctypes.data, view.size, sync))

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from precomputed_store._native import file_blocks as native
-from precomputed_store._native.store_file import store_file
+from precomputed_store._native.store_file import Outcome, store_file
 from precomputed_store.cached import cached_property
 from precomputed_store.codecs.base import ChunkArray
 from precomputed_store.codecs.content import SUFFIXES
@@ -80,6 +80,7 @@ class LocalBackend(ThreadedBackend):
 
     def __init__(self, place: Place) -> None:
         self.has_blocks = native.is_available()
+        self._by_one_call = True
         self.concurrency = num_cores()
         self._fsync = place.fsync
         self._folder = local_path(place.url) or ""
@@ -125,17 +126,23 @@ class LocalBackend(ThreadedBackend):
             raise
 
     def put(self, request: Put) -> None:
+        if not (self._by_one_call and self._put_by_one_call(request)):
+            self._store(request, [request.data])
+
+    def _put_by_one_call(self, request: Put) -> bool:
         path = self._path(request.key)
         target = _target(path, request.content_encoding)
-        done = store_file(
+        outcome = store_file(
             request.data,
             target,
             temporary=f"{os.path.dirname(path)}/{temporary_name()}",
             others=[name for name in _names(path) if name != target],
             sync=self._fsync,
         )
-        if not done:
-            self._store(request, [request.data])
+        if outcome is Outcome.NO_LOCK:
+            # Nor will it be the next time, and all was written for nothing.
+            self._by_one_call = False
+        return outcome is Outcome.DONE
 
     def put_file(self, request: PutFile) -> None:
         self._store(request, [(0, request.file.size)], request.file)

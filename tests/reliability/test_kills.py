@@ -20,7 +20,8 @@ import pytest
 from amounts import amounts
 
 import precomputed_store as ps
-from precomputed_store.storage import Storage, open_storage
+from precomputed_store._native.store_file import Outcome
+from precomputed_store.storage import Storage, local, open_storage
 from tests.oracles import make_info
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
@@ -204,7 +205,7 @@ def test_an_error_in_the_middle_of_a_write_keeps_the_old_object_or_none(
         storage.put("a", b"old", content_type="")
     with monkeypatch.context() as patch:
         # Step by step, as where nothing is compiled: the kernel meets a full disk above.
-        patch.setattr("precomputed_store.storage.local.store_file", lambda *_, **__: False)
+        patch.setattr(local, "store_file", lambda *_, **__: Outcome.NOT_DONE)
         patch.setattr("precomputed_store.storage.pieces.os", FullDisk(room))
         with pytest.raises(ps.StorageError, match="No space left"):
             storage.put("a", bytes(10_000), content_type="")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from precomputed_store._native.store_file import Outcome
 from precomputed_store.errors import StorageError
 from precomputed_store.storage import Blob, Storage, local, open_storage
 from precomputed_store.storage.locks import LOCK_FILE
@@ -31,7 +32,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 @pytest.fixture
 def step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are written as where nothing is compiled."""
-    monkeypatch.setattr(local, "store_file", lambda *_, **__: False)
+    monkeypatch.setattr(local, "store_file", lambda *_, **__: Outcome.NOT_DONE)
 
 
 def put(storage: Storage, key: str, data: bytes, encoding: str | None = None) -> None:

@@ -110,6 +110,29 @@ def test_it_waits_for_whoever_has_the_lock(tmp_path: Path) -> None:
         pass
 
 
+def test_where_folders_cannot_be_locked_one_attempt_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        local, "store_file", lambda *a, **_: asked.append(a) or native.Outcome.NO_LOCK
+    )
+    storage = open_storage(tmp_path)
+    for data in (b"one", b"two"):
+        put(storage, "a", data)
+        assert storage.get("a") == Blob(data, None)
+    assert len(asked) == 1
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_folder_that_cannot_be_locked_is_told_apart(tmp_path: Path) -> None:
+    function: Callable[..., int] = native._function()  # type: ignore[assignment]
+    paths = [os.fsencode(tmp_path / name) for name in ("temporary", "target", "nowhere")]
+    status = function(*paths, b"\0", 0, np.zeros(3, np.uint8).ctypes.data, 3, 1)
+    assert status == native.Outcome.NO_LOCK
+    assert names(tmp_path) == []
+
+
 FAILING = """
 import os, resource, sys
 from precomputed_store.errors import StorageError
