@@ -123,7 +123,7 @@ def encode(labels: npt.NDArray[Any]) -> bytes | None:
 
     To the bytes of the compresso library, but with an escape before every label that takes
     more than 32 bits. Not for the kernel are chunks without voxels, with more than 65535 along
-    an axis, and with more than 32768 different windows, for which the library takes others.
+    an axis, or with more than 32768 different windows, for which the library takes larger ones.
 
     Parameters
     ----------
@@ -149,6 +149,9 @@ def encode(labels: npt.NDArray[Any]) -> bytes | None:
     if size == _TOO_MANY_WINDOWS or encoded.value is None:
         return None
     try:
-        return ctypes.string_at(encoded.value, size)
+        # ctypes.string_at takes sizes of 31 bits only.
+        copied = np.empty(size, np.uint8)
+        ctypes.memmove(copied.ctypes.data, encoded, size)
     finally:
         encoders.free_compresso(encoded)
+    return copied.tobytes()
