@@ -10,20 +10,12 @@
  * Specification: https://github.com/seung-lab/compresso, "Compresso Stream Format".
  */
 
-#include "kernel.h"
+#include "compresso_runs.h"
 
-#ifdef _MSC_VER
-#include <intrin.h>
-#endif
+/* Beside DONE, DAMAGED and NO_MEMORY. */
+enum { TOO_FEW = 2, OUTSIDE = 3, WRONG_INDEX = 4, CROSSING = 6 };
 
-/* Beside DONE and DAMAGED. */
-enum { TOO_FEW = 2, OUTSIDE = 3, WRONG_INDEX = 4, NO_MEMORY = 5, CROSSING = 6 };
-
-enum { HEADER_BYTES = 36, MOST_WINDOW_VOXELS = 64 };
-
-/* What a location says: copy a neighbour's label, take the next location, or the label itself,
- * plus FIRST_LABEL. */
-enum { LEFT, RIGHT, UP, DOWN, ABOVE, BELOW, ESCAPE, FIRST_LABEL };
+enum { MOST_WINDOW_VOXELS = 64 };
 
 /* A chunk's sections. Axes are x, y, z. */
 typedef struct {
@@ -33,23 +25,18 @@ typedef struct {
     const uint8_t *ids, *values, *locations, *windows, *windows_stop, *index;
 } stream;
 
+/* Slices that are decoded together. */
+typedef struct {
+    run_table runs;
+    uint32_t z;
+    uint64_t first_id, num_ids, location, locations_stop;
+} slab;
+
 /* Where in the windows we are. */
 typedef struct {
     const uint8_t *at;
     uint64_t empty; /* windows that are left of a run of the first value */
 } cursor;
-
-/* Slices that are decoded together. Runs are the voxels of a row between two boundaries. */
-typedef struct {
-    uint32_t z, depth;
-    uint64_t words;      /* of a row */
-    uint64_t *bits;      /* rows of boundary voxels, ones after the last voxel */
-    uint16_t *edges;     /* of each run, its first voxel and the one after the last */
-    uint32_t *parents;   /* of each run, one before it that it touches, or itself; then its
-                            component's number */
-    uint32_t *first_run; /* of each row, and of the one after the last */
-    uint64_t first_id, num_ids, location, locations_stop;
-} slab;
 
 static inline uint64_t load(const uint8_t *at, unsigned bytes) {
     uint64_t number = 0;
@@ -60,25 +47,6 @@ static inline uint64_t load(const uint8_t *at, unsigned bytes) {
     default: memcpy(&number, at, 8);
     }
     return number;
-}
-
-static inline unsigned lowest_bit(uint64_t bits) {
-#ifdef _MSC_VER
-    unsigned long index;
-    if (_BitScanForward(&index, (unsigned long)bits)) return index;
-    _BitScanForward(&index, (unsigned long)(bits >> 32));
-    return index + 32;
-#else
-    return (unsigned)__builtin_ctzll(bits);
-#endif
-}
-
-static inline uint32_t cells(uint32_t size, uint32_t step) { return (size + step - 1) / step; }
-
-static unsigned bytes_for(unsigned bits) {
-    unsigned bytes = 1;
-    while (8 * bytes < bits) bytes *= 2;
-    return bytes;
 }
 
 /* The next section of so many numbers, or NULL if the chunk is shorter. */
@@ -144,9 +112,7 @@ static int read_stream(stream *in, const uint8_t *data, uint64_t length, const i
     if (!voxels || voxels > MOST_WINDOW_VOXELS) return DAMAGED;
     if (in->connectivity != 4 && (in->connectivity != 6 || in->has_index)) return DAMAGED;
     in->window_bytes = bytes_for(voxels);
-    unsigned bits = 0;
-    while (2 * (uint64_t)in->size[0] * in->size[1] >> bits) ++bits;
-    in->index_bytes = bytes_for(bits);
+    in->index_bytes = index_bytes_for(in->size[0], in->size[1]);
 
     const uint8_t *at = data + HEADER_BYTES;
     uint64_t left = length - HEADER_BYTES;
@@ -221,106 +187,24 @@ static cursor put_slice(const stream *in, cursor from, uint32_t z, uint64_t *bit
 /* Boundaries of the slices of a slab. Returns where those of the next one begin, if it begins
  * with another layer of windows, else where the last of the layers does. */
 static cursor put_boundaries(const stream *in, const slab *of, cursor from) {
-    const uint64_t rows = (uint64_t)in->size[1] * of->depth;
-    for (uint32_t z = of->z; z < of->z + of->depth; ++z) {
-        uint64_t *bits = of->bits + (uint64_t)(z - of->z) * in->size[1] * of->words;
-        const cursor next = put_slice(in, from, z, bits, of->words);
+    for (uint32_t z = of->z; z < of->z + of->runs.depth; ++z) {
+        uint64_t *bits = of->runs.bits + (uint64_t)(z - of->z) * in->size[1] * of->runs.words;
+        const cursor next = put_slice(in, from, z, bits, of->runs.words);
         if ((z + 1) % in->step[2] == 0) from = next;
     }
-    if (in->size[0] % 64)
-        for (uint64_t row = 0; row < rows; ++row)
-            of->bits[(row + 1) * of->words - 1] |= UINT64_MAX << in->size[0] % 64;
+    end_rows(&of->runs);
     return from;
-}
-
-/* Find the runs of a row from run `first` on. Returns the one after the last. */
-static uint32_t find_runs(const slab *of, const uint64_t *row, uint32_t size, uint32_t first) {
-    uint16_t *const start = of->edges + 2 * (uint64_t)first, *edge = start;
-    uint64_t before = 1;
-    for (uint64_t word = 0; word < of->words; ++word) {
-        uint64_t changes = row[word] ^ (row[word] << 1 | before);
-        before = row[word] >> 63;
-        for (; changes; changes &= changes - 1)
-            *edge++ = (uint16_t)(64 * word + lowest_bit(changes));
-    }
-    if ((edge - start) % 2) *edge++ = (uint16_t)size;
-    const uint32_t stop = first + (uint32_t)((edge - start) / 2);
-    for (uint32_t i = first; i < stop; ++i) of->parents[i] = i;
-    return stop;
-}
-
-static inline uint32_t root_of(uint32_t *parents, uint32_t number) {
-    number = parents[number]; /* mostly that is it */
-    while (parents[number] != number) number = parents[number] = parents[parents[number]];
-    return number;
-}
-
-/* Unite the runs [a, a_stop) of a row with those of an earlier one that they touch. */
-static void unite_rows(const slab *of, uint32_t a, uint32_t a_stop, uint32_t b, uint32_t b_stop) {
-    while (a < a_stop && b < b_stop) {
-        const uint16_t *edges = of->edges + 2 * (uint64_t)a, *others = of->edges + 2 * (uint64_t)b;
-        if ((edges[0] < others[1]) & (others[0] < edges[1]) && of->parents[a] != of->parents[b]) {
-            const uint32_t root = root_of(of->parents, a), other = root_of(of->parents, b);
-            /* The root is the run that comes first in the slab. */
-            of->parents[root > other ? root : other] = root < other ? root : other;
-        }
-        const int is_passed = edges[1] < others[1];
-        a += is_passed, b += !is_passed;
-    }
-}
-
-/* Find the components and number them by their first voxels. Returns how many there are. */
-static uint32_t find_components(const stream *in, const slab *of) {
-    const uint32_t *first = of->first_run;
-    const uint64_t rows = (uint64_t)in->size[1] * of->depth;
-    of->first_run[0] = 0;
-    for (uint64_t row = 0; row < rows; ++row) {
-        of->first_run[row + 1] =
-            find_runs(of, of->bits + row * of->words, in->size[0], first[row]);
-        if (row % in->size[1])
-            unite_rows(of, first[row], first[row + 1], first[row - 1], first[row]);
-        if (in->connectivity == 6 && row >= in->size[1]) {
-            const uint64_t above = row - in->size[1];
-            unite_rows(of, first[row], first[row + 1], first[above], first[above + 1]);
-        }
-    }
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < first[rows]; ++i) {
-        const uint32_t parent = of->parents[i]; /* already numbered, if it is another */
-        of->parents[i] = parent == i ? count++ : of->parents[parent];
-    }
-    return count;
-}
-
-static void *array(uint64_t count, size_t width) {
-    return count > SIZE_MAX / width ? NULL : malloc((size_t)count * width);
-}
-
-/* Take memory for `depth` slices. */
-static int make_slab(slab *of, const stream *in, uint32_t depth) {
-    const uint64_t rows = (uint64_t)in->size[1] * depth, runs = rows * ((in->size[0] + 1) / 2);
-    *of = (slab){.depth = depth, .words = (in->size[0] + 63) / 64};
-    if (runs > UINT32_MAX) return NO_MEMORY;
-    of->bits = array(rows * of->words, sizeof *of->bits);
-    of->edges = array(runs, 2 * sizeof *of->edges);
-    of->parents = array(runs, sizeof *of->parents);
-    of->first_run = array(rows + 1, sizeof *of->first_run);
-    return of->bits && of->edges && of->parents && of->first_run ? DONE : NO_MEMORY;
-}
-
-static void free_slab(slab *of) {
-    free(of->bits), free(of->edges), free(of->parents), free(of->first_run);
 }
 
 /* Which ids and locations are those of the slab that begins with slice z: the first, or the one
  * behind the last. */
 static void find_labels(const stream *in, slab *of, uint32_t z) {
-    const uint32_t next = z + of->depth;
+    const uint32_t next = z + of->runs.depth;
     of->first_id += of->num_ids;
     of->z = z;
     of->num_ids = in->num_ids, of->locations_stop = in->num_locations;
     if (!in->has_index) return;
-    if (of->depth == 1) of->num_ids = labels_in(in, z);
+    if (of->runs.depth == 1) of->num_ids = labels_in(in, z);
     if (next < in->size[2]) of->locations_stop = of->location + locations_before(in, next);
 }
 
@@ -341,7 +225,7 @@ static int check_ids(const stream *in, const slab *of, uint64_t components) {
 /* The same of the locations; behind those of the last slice there may be more. */
 static int check_locations(const stream *in, const slab *of) {
     if (of->location == of->locations_stop || !in->has_index) return DONE;
-    return of->z + of->depth < in->size[2] ? WRONG_INDEX : DONE;
+    return of->z + of->runs.depth < in->size[2] ? WRONG_INDEX : DONE;
 }
 
 #define LABEL uint8_t

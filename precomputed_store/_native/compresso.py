@@ -1,4 +1,4 @@
-"""compresso, compiled: boxes of a chunk, decoded. Axes are z, y, x."""
+"""compresso, compiled: boxes of a chunk, decoded, and whole chunks, encoded. Axes are z, y, x."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ import numpy.typing as npt
 
 from precomputed_store._native.library import ZYX, check_box, integers, is_target, kernels
 
-__all__ = ["Outcome", "decode_box", "is_available"]
+__all__ = ["Outcome", "decode_box", "encode", "is_available"]
+
+_LARGEST_SIZE = 0xFFFF
+_OUT_OF_MEMORY = -1
+_TOO_MANY_WINDOWS = 0
 
 
 class Outcome(enum.IntEnum):
@@ -49,6 +53,21 @@ def _library() -> ctypes.CDLL | None:
         decode = getattr(library, f"decode_compresso_{name}")
         decode.argtypes = [address, ctypes.c_uint64, sizes, sizes, address, sizes]
         decode.restype = ctypes.c_int
+    return library
+
+
+@functools.cache
+def _encoders(library: ctypes.CDLL) -> ctypes.CDLL | None:
+    """The same library, if it is not from before there was an encoder."""
+    if not hasattr(library, "encode_compresso_uint64"):
+        return None
+    address, sizes = ctypes.c_void_p, ctypes.POINTER(ctypes.c_int64)
+    for name in ("uint8", "uint16", "uint32", "uint64"):
+        encode = getattr(library, f"encode_compresso_{name}")
+        encode.argtypes = [address, sizes, sizes, ctypes.POINTER(address)]
+        encode.restype = ctypes.c_int64
+    library.free_compresso.argtypes = [address]
+    library.free_compresso.restype = None
     return library
 
 
@@ -97,3 +116,42 @@ def decode_box(
     if outcome is Outcome.NO_MEMORY:
         raise MemoryError(f"no memory to decode a chunk of {shape} voxels")
     return outcome
+
+
+def encode(labels: npt.NDArray[Any]) -> bytes | None:
+    """Encode a chunk, or None if that is not for the kernel.
+
+    To the bytes of the compresso library, but with an escape before every label that takes
+    more than 32 bits. Not for the kernel are chunks without voxels, with more than 65535 along
+    an axis, or with more than 32768 different windows, for which the library takes larger ones.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        ``(z, y, x)``, any strides; unsigned integers.
+
+    Raises
+    ------
+    MemoryError
+        There is no memory for the chunk and a slice.
+    """
+    library = _library()
+    encoders = _encoders(library) if library is not None else None
+    if encoders is None or not labels.size or max(labels.shape) > _LARGEST_SIZE:
+        return None
+    labels = np.require(labels, labels.dtype.newbyteorder("="), ["A"])
+    encoded = ctypes.c_void_p()
+    size: int = getattr(encoders, f"encode_compresso_{labels.dtype.name}")(
+        labels.ctypes.data, integers(labels.strides), integers(labels.shape), ctypes.byref(encoded)
+    )
+    if size == _OUT_OF_MEMORY:
+        raise MemoryError(f"no memory to encode a chunk of {labels.shape} voxels")
+    if size == _TOO_MANY_WINDOWS or encoded.value is None:
+        return None
+    try:
+        # ctypes.string_at takes sizes of 31 bits only.
+        copied = np.empty(size, np.uint8)
+        ctypes.memmove(copied.ctypes.data, encoded, size)
+    finally:
+        encoders.free_compresso(encoded)
+    return copied.tobytes()

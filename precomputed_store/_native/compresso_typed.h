@@ -25,13 +25,13 @@ static inline LABEL NAME(label)(const uint8_t *labels, uint64_t index) {
 static void NAME(put_runs)(const stream *in, const slab *of, const NAME(voxels) *to) {
     enum { STEP = 8 };
     const uint8_t *ids = in->ids + of->first_id * sizeof(LABEL);
-    const uint32_t *first = of->first_run, size = in->size[0];
-    for (uint32_t z = 0; z < of->depth; ++z)
+    const uint32_t *first = of->runs.first_run, size = in->size[0];
+    for (uint32_t z = 0; z < of->runs.depth; ++z)
         for (uint32_t y = 0; y < in->size[1]; ++y, ++first) {
             LABEL *line = to->first + z * to->slice + y * to->row;
             for (uint32_t i = first[0]; i < first[1]; ++i) {
-                const uint16_t *edges = of->edges + 2 * (uint64_t)i;
-                const LABEL label = NAME(label)(ids, of->parents[i]);
+                const uint16_t *edges = of->runs.edges + 2 * (uint64_t)i;
+                const LABEL label = NAME(label)(ids, of->runs.parents[i]);
                 const uint32_t stop = edges[1] + (edges[1] < size);
                 uint32_t x = edges[0];
                 for (; x < stop && x + STEP <= size; x += STEP)
@@ -48,7 +48,7 @@ static int NAME(put_location)(const stream *in, slab *of, const NAME(voxels) *to
     if (of->location >= of->locations_stop) return TOO_FEW;
     LABEL *at = to->first + z * to->slice + y * to->row + x;
     const LABEL code = NAME(label)(in->locations, of->location++);
-    const uint64_t slice = in->size[1] * of->words, bit = UINT64_C(1) << x % 64;
+    const uint64_t slice = in->size[1] * of->runs.words, bit = UINT64_C(1) << x % 64;
     bits += x / 64;
     switch (code) {
     case LEFT:
@@ -65,7 +65,7 @@ static int NAME(put_location)(const stream *in, slab *of, const NAME(voxels) *to
         break;
     case DOWN:
         if (y + 1 == in->size[1]) return OUTSIDE;
-        *at = bits[of->words] & bit ? 0 : at[to->row];
+        *at = bits[of->runs.words] & bit ? 0 : at[to->row];
         break;
     case ABOVE:
         if (!(of->z + z)) return OUTSIDE;
@@ -74,7 +74,7 @@ static int NAME(put_location)(const stream *in, slab *of, const NAME(voxels) *to
         break;
     case BELOW:
         if (of->z + z + 1 == in->size[2]) return OUTSIDE;
-        if (z + 1 == of->depth) return CROSSING;
+        if (z + 1 == of->runs.depth) return CROSSING;
         *at = bits[slice] & bit ? 0 : at[to->slice];
         break;
     case ESCAPE:
@@ -90,24 +90,24 @@ static int NAME(put_location)(const stream *in, slab *of, const NAME(voxels) *to
  * in the slice above, if that is none of a boundary, else by locations. */
 static int NAME(put_row)(const stream *in, slab *of, const NAME(voxels) *to, uint32_t y,
                          uint32_t z) {
-    const uint64_t *row = of->bits + ((uint64_t)z * in->size[1] + y) * of->words;
+    const uint64_t *row = of->runs.bits + ((uint64_t)z * in->size[1] + y) * of->runs.words;
     LABEL *line = to->first + z * to->slice + y * to->row;
     uint64_t before = 1;
-    for (uint64_t word = 0; word < of->words; ++word) {
+    for (uint64_t word = 0; word < of->runs.words; ++word) {
         uint64_t left = row[word] & (row[word] << 1 | before);
         before = row[word] >> 63;
-        if (word + 1 == of->words && in->size[0] % 64)
+        if (word + 1 == of->runs.words && in->size[0] % 64)
             left &= UINT64_MAX >> (64 - in->size[0] % 64);
         if (!left) continue;
         LABEL *at = line + 64 * word;
         if (y) {
-            const uint64_t *up = row + word - of->words;
+            const uint64_t *up = row + word - of->runs.words;
             for (uint64_t bits = left & ~*up; bits; bits &= bits - 1)
                 at[lowest_bit(bits)] = at[(int64_t)lowest_bit(bits) - to->row];
             left &= *up;
         }
         if (z && in->connectivity == 6) {
-            const uint64_t *above = row + word - in->size[1] * of->words;
+            const uint64_t *above = row + word - in->size[1] * of->runs.words;
             for (uint64_t bits = left & ~*above; bits; bits &= bits - 1)
                 at[lowest_bit(bits)] = at[(int64_t)lowest_bit(bits) - to->slice];
             left &= *above;
@@ -122,10 +122,10 @@ static int NAME(put_row)(const stream *in, slab *of, const NAME(voxels) *to, uin
 }
 
 static int NAME(put_slab)(const stream *in, slab *of, const NAME(voxels) *to) {
-    int status = check_ids(in, of, find_components(in, of));
+    int status = check_ids(in, of, find_components(&of->runs));
     if (status) return status;
     NAME(put_runs)(in, of, to);
-    for (uint32_t z = 0; z < of->depth; ++z)
+    for (uint32_t z = 0; z < of->runs.depth; ++z)
         for (uint32_t y = 0; y < in->size[1]; ++y)
             if ((status = NAME(put_row)(in, of, to, y, z))) return status;
     return check_locations(in, of);
@@ -136,7 +136,7 @@ static void NAME(copy)(const slab *of, const NAME(voxels) *from, const int64_t *
                        const int64_t *step) {
     const int64_t count = box[5] - box[2];
     for (int64_t z = box[0]; z < box[3]; ++z) {
-        if (z < of->z || z >= (int64_t)of->z + of->depth) continue;
+        if (z < of->z || z >= (int64_t)of->z + of->runs.depth) continue;
         for (int64_t y = box[1]; y < box[4]; ++y) {
             const LABEL *row = from->first + (z - of->z) * from->slice + y * from->row + box[2];
             char *target = out + (z - box[0]) * step[0] + (y - box[1]) * step[1];
@@ -156,9 +156,9 @@ static int NAME(decode_slabs)(const stream *in, uint32_t depth, const int64_t *b
     const int in_place = depth == 1 && !box[1] && !box[2] && box[4] == sy && box[5] == sx &&
                          step[2] == sizeof(LABEL);
     const uint64_t voxels = (uint64_t)sx * sy * depth;
-    slab part;
+    slab part = {0};
     LABEL *scratch = NULL;
-    int status = make_slab(&part, in, depth);
+    int status = make_runs(&part.runs, in->size[0], in->size[1], depth, in->connectivity);
     if (!status && !in_place) {
         scratch = array(voxels, sizeof(LABEL));
         if (!scratch) status = NO_MEMORY;
@@ -177,7 +177,7 @@ static int NAME(decode_slabs)(const stream *in, uint32_t depth, const int64_t *b
         status = NAME(put_slab)(in, &part, &to);
         if (!status && !in_place) NAME(copy)(&part, &to, box, out, step);
     }
-    free_slab(&part);
+    free_runs(&part.runs);
     free(scratch);
     return status;
 }

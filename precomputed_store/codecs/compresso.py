@@ -1,9 +1,9 @@
 """The compresso encoding: run-length coded boundaries and one label per connected component.
 
-A kernel of our own decodes, if it could be compiled, and only the slices that are wanted. Else
-the library does. Malformed bytes crash it whatever its header says, so it runs in a worker, and
-what can be checked without decoding is checked before: the header, the lengths of the sections,
-the windows (which add up to the chunk exactly) and the index of z slices.
+A kernel of our own encodes and decodes, if it could be compiled, and only the slices that are
+wanted. Else the library does. Malformed bytes crash it whatever its header says, so it runs in a
+worker, and what can be checked without decoding is checked before: the header, the lengths of
+the sections, the windows (which add up to the chunk exactly) and the index of z slices.
 
 Specification: https://github.com/seung-lab/compresso, "Compresso Stream Format".
 """
@@ -90,6 +90,9 @@ class Compresso(Codec):
                 f"compresso holds at most {_MAX_SIZE} voxels along an axis; "
                 f"the chunk is {array.shape[1:]} (z, y, x)"
             )
+        by_kernel = native.encode(array[0])
+        if by_kernel is not None:
+            return by_kernel
         library = require("compresso", extra=None, purpose="encoding compresso")
         labels = np.require(array[0], array.dtype.newbyteorder("="), ["C", "W"]).T
         with library_errors(self.name):

@@ -93,6 +93,25 @@ def noise(shape: tuple[int, ...], labels: int, dtype: Any, *, seed: int = 0) -> 
     return spread
 
 
+def voxels_of(
+    kind: str, shape: tuple[int, ...], dtype: str, labels: int, seed: int
+) -> np.ndarray[Any, Any]:
+    """Labels ``(z, y, x)`` of the whole data type, laid out in one of several ways."""
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, np.iinfo(dtype).max, labels, dtype, endpoint=True)
+    indices = rng.integers(0, labels, shape)
+    match kind:
+        case "sparse":
+            indices *= rng.random(shape) < 0.05
+        case "along x" | "along y" | "along z":
+            indices.sort(axis="zyx".index(kind[-1]))
+        case "cells":
+            return cells(shape, min(labels, 12), dtype, seed=seed)
+        case "stripes":
+            indices = np.indices(shape).sum(0) // 2 % labels
+    return values[indices]
+
+
 def walk(shape: tuple[int, ...], dtype: Any, *, seed: int = 0) -> np.ndarray:
     """Numbers that vary smoothly along x."""
     rng = np.random.default_rng(seed)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
-from segmentation_peers import cells
+from segmentation_peers import voxels_of
 
 import precomputed_store as ps
 from precomputed_store._native import compresso as native
@@ -41,25 +41,6 @@ FORMS = st.sampled_from(
 )
 KINDS = st.sampled_from(["noise", "sparse", "along x", "along y", "along z", "cells", "stripes"])
 WHOLE = slice(None)
-
-
-def voxels_of(
-    kind: str, shape: tuple[int, ...], dtype: str, labels: int, seed: int
-) -> np.ndarray[Any, Any]:
-    """Labels ``(z, y, x)`` from the whole range of the data type."""
-    rng = np.random.default_rng(seed)
-    values = rng.integers(0, np.iinfo(dtype).max, labels, dtype, endpoint=True)
-    indices = rng.integers(0, labels, shape)
-    match kind:
-        case "sparse":
-            indices *= rng.random(shape) < 0.05
-        case "along x" | "along y" | "along z":
-            indices.sort(axis="zyx".index(kind[-1]))
-        case "cells":
-            return cells(shape, min(labels, 12), dtype, seed=seed)
-        case "stripes":
-            indices = np.indices(shape).sum(0) // 2 % labels
-    return values[indices]
 
 
 def encode(voxels: np.ndarray[Any, Any], **options: Any) -> bytes:
