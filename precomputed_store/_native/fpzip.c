@@ -108,8 +108,7 @@ static inline void drop_bytes(coder *in) {
     in->at += bits / 8;
     if (in->range >> 16) return;
     /* The range is small, but a carry could change all bytes: an encoder gives up what is behind
-     * the carry. */
-    in->damage |= (in->offset + (in->low & 0xFFFF)) >> 16;
+     * the carry. What is coded there is beyond the range from now on, and is seen to be. */
     in->offset = in->offset << 16 | next_four(in->at) >> 16;
     in->low <<= 16;
     in->range = 0 - in->low;
