@@ -74,7 +74,8 @@ static int NAME(read_row)(coder *from, model *of, NAME(rows) rows, int64_t size,
                                  rows.back[x],     rows.up[x - 1], rows.both[x - 1]};
         const NUMBER sum =
             terms[0] - terms[1] + terms[2] - terms[3] + terms[4] - terms[5] + terms[6];
-        if (sum != sum && !NAME(is_certain)(terms)) return LEFT_TO_THE_LIBRARY;
+        if (sum != sum && !NAME(is_certain)(terms))
+            return in->damage ? DAMAGED : LEFT_TO_THE_LIBRARY;
         const BITS predicted = NAME(ordered)(sum, kept);
         int is_below;
         const BITS distance = NAME(read_distance)(in, of, kept, &is_below);
