@@ -3,8 +3,9 @@
 Some native decoders (compresso, crackle, fpzip) crash, hang, corrupt or exhaust memory on
 malformed chunks, whatever their header says; zfpc needs a copy of its chunks, which can be
 several times as long as what they hold. Codecs that declare ``place = "worker"`` are
-therefore decoded in processes of their own, with limits on memory and time. A process
-that has failed at a chunk is replaced, and what went wrong in it becomes a `FormatError`.
+therefore decoded in processes of their own, with limits on memory and time, except for what
+their `Codec.decode_box` does. A process that has failed at a chunk is replaced, and what
+went wrong in it becomes a `FormatError`.
 
 The processes are programs of their own, not copies of the user's: nothing is imported
 from the program that reads, so that no ``__main__`` guard is needed. There are
@@ -60,7 +61,8 @@ def decode(codec: Codec, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> 
     ----------
     codec : Codec
         If its ``place`` is not ``"worker"``, `Codec.decode` is called directly. Otherwise
-        its class must be importable: defined in a module, not in the user's program.
+        `Codec.decode_box` is, and what it does not do goes to a process: the class must be
+        importable, that is, defined in a module and not in the user's program.
     data : bytes-like
         The encoded chunk, content encoding undone.
     shape : (int, int, int, int)
@@ -81,6 +83,10 @@ def decode(codec: Codec, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> 
     UnsupportedError
         A library is not installed, or no process can be started.
     """
+    if _is_isolated(codec) and codec.decodes_boxes:
+        whole = codec.decode_as_box(data, shape=shape, dtype=dtype)
+        if whole is not None:
+            return whole
     with decoded(codec, data, shape=shape, dtype=dtype) as chunk:
         return chunk.copy() if _is_isolated(codec) else chunk
 

@@ -16,6 +16,8 @@ import numpy as np
 
 from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray, Codec, Place, Ranges
 from precomputed_store.codecs.compresso import Compresso
+from precomputed_store.codecs.fpzip import Fpzip
+from precomputed_store.codecs.kempressed import Kempressed
 from precomputed_store.errors import UnsupportedError
 
 _poisoned = False
@@ -130,3 +132,34 @@ class CompressoInLibrary(Compresso):
 
     def decode_box(self, data: Buffer, *, shape: CZYX, box: Ranges, out: ChunkArray) -> bool:
         return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FpzipInLibrary(Fpzip):
+    """As where the kernel could not be compiled."""
+
+    decodes_boxes: ClassVar[bool] = False
+
+    def decode_box(self, data: Buffer, *, shape: CZYX, box: Ranges, out: ChunkArray) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KempressedInLibrary(Kempressed):
+    """As where the kernel could not be compiled."""
+
+    decodes_boxes: ClassVar[bool] = False
+
+    def decode_box(self, data: Buffer, *, shape: CZYX, box: Ranges, out: ChunkArray) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FpzipUnchecked(FpzipInLibrary):
+    """Whatever the library makes of a stream."""
+
+    def decode(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> ChunkArray:
+        import fpzip
+
+        room = self.max_encoded_bytes(shape=shape, dtype=dtype)
+        return np.asarray(fpzip.decompress(bytes(data) + bytes(room), order="C"))

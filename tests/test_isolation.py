@@ -17,14 +17,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from hostile_codecs import CompressoInLibrary, Hostile
+from hostile_codecs import CompressoInLibrary, FpzipInLibrary, Hostile, KempressedInLibrary
 from peaks import IMPORT
 
 from precomputed_store import _decoder_worker, isolation
 from precomputed_store.codecs.base import Codec
 from precomputed_store.codecs.crackle import Crackle
-from precomputed_store.codecs.fpzip import Fpzip
-from precomputed_store.codecs.kempressed import Kempressed
 from precomputed_store.codecs.zfpc import Zfpc
 from precomputed_store.concurrency import num_cores
 from precomputed_store.errors import FormatError, UnsupportedError
@@ -54,7 +52,7 @@ def field(size: int, dtype: str) -> np.ndarray:
 CHUNKS: dict[str, tuple[Codec, np.ndarray]] = {
     "compresso": (CompressoInLibrary(), segments(16, "uint8")),
     "crackle": (Crackle(), segments(16, "uint32")),
-    "fpzip": (Fpzip(), field(8, "float32")),
+    "fpzip": (FpzipInLibrary(), field(8, "float32")),
 }
 
 
@@ -165,9 +163,9 @@ def noise(side: int, dtype: str) -> np.ndarray:
         (CompressoInLibrary(), noise(160, "uint64")),
         (Crackle(), noise(160, "uint64")),
         (Crackle(), segments(96, "uint8")),
-        (Fpzip(), field(96, "float32")),
-        (Fpzip(), field(64, "float64")),
-        (Kempressed(), field(64, "float32") * 0 + 0.5),
+        (FpzipInLibrary(), field(96, "float32")),
+        (FpzipInLibrary(), field(64, "float64")),
+        (KempressedInLibrary(), field(64, "float32") * 0 + 0.5),
         (Zfpc(), np.random.default_rng(0).normal(size=(1, 40, 64, 64))),
         (Zfpc(), np.random.default_rng(0).normal(size=(1, 1, 10, 4000))),
         (Zfpc(zfpc_correlated_dims=(True, True, False, False)), field(96, "float32")),

@@ -39,7 +39,9 @@ def is_target(out: npt.NDArray[Any]) -> bool:
     return bool(out.dtype.isnative and out.flags.aligned and out.flags.writeable)
 
 
-def check_box(box: tuple[tuple[int, int], ...], shape: ZYX, out: npt.NDArray[Any]) -> None:
+def check_box(
+    box: tuple[tuple[int, int], ...], shape: tuple[int, ...], out: npt.NDArray[Any]
+) -> None:
     """Raise ValueError unless a box lies in a chunk, and `out` has its shape."""
     expected = tuple(stop - start for start, stop in box)
     inside = all(0 <= a < b <= size for (a, b), size in zip(box, shape, strict=True))

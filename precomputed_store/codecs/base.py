@@ -81,7 +81,7 @@ class Codec(ABC):
     brief: ClassVar[bool] = False
     """Whether decoding a chunk can be a matter of microseconds."""
     decodes_boxes: ClassVar[bool] = False
-    """Whether `decode_box` ever does."""
+    """Whether `decode_box` ever does. It runs in the user's process, whatever `place` says."""
     can_cut: ClassVar[bool] = False
     """Whether `cut` ever gives anything."""
     plain: ClassVar[bool] = False
@@ -222,6 +222,15 @@ class Codec(ABC):
             The bytes are not an encoded chunk of this shape and data type.
         """
         return False
+
+    def decode_as_box(
+        self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]
+    ) -> ChunkArray | None:
+        """As `decode`, the whole chunk by `decode_box`, or None if that does not do it."""
+        out = np.empty(shape, dtype.newbyteorder("="))
+        whole = (0, shape[1]), (0, shape[2]), (0, shape[3])
+        done = self.decode_box(data, shape=shape, box=whole, out=out)
+        return out.astype(dtype, copy=False) if done else None
 
     @abstractmethod
     def encode(self, array: ChunkArray) -> bytes:

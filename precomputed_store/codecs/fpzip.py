@@ -1,10 +1,15 @@
 """The fpzip encoding: predictive coding of floating-point numbers.
 
-Malformed bytes crash the library whatever its header says, so it runs in a worker.
+A stream carries neither its length nor a checksum, but equal numbers have equal streams.
 
-A stream carries neither its length nor a checksum, and from a damaged one the library decodes
-numbers all the same, or what its memory held. But equal numbers have equal streams: so what
-was decoded is encoded again, and is certain exactly if that gives the same bytes.
+A kernel of our own decodes, if it could be compiled, no further than the last plane that is
+wanted. It refuses what an encoder would not have written, so that what it has read to the end
+is certain. What depends on how the library was compiled (the bits of sums of two different
+NaNs), and other versions than are known, it leaves to the library.
+
+Malformed bytes crash the library whatever its header says, so it runs in a worker. From a
+damaged stream it decodes numbers all the same, or what its memory held: so what was decoded is
+encoded again, and is certain exactly if that gives the same bytes.
 
 Specification: https://github.com/LLNL/fpzip; CloudVolume's ``chunks.py`` for the axes.
 """
@@ -13,11 +18,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
-from precomputed_store.codecs.base import CZYX, Buffer, ChunkArray, Codec, Place, require
+from precomputed_store._native import fpzip as native
+from precomputed_store.codecs._fpzip_stream import (
+    HEADER_BYTES,
+    begins_like_fpzip,
+    checked_header,
+)
+from precomputed_store.codecs.base import (
+    CZYX,
+    Buffer,
+    ChunkArray,
+    Codec,
+    Place,
+    Ranges,
+    require,
+)
 from precomputed_store.codecs.checks import (
     check_holds,
     conform,
@@ -26,10 +45,14 @@ from precomputed_store.codecs.checks import (
 )
 from precomputed_store.errors import FormatError
 
-__all__ = ["Fpzip", "begins_like_fpzip", "decode_fields", "encode_fields", "max_fields_bytes"]
+__all__ = [
+    "Fpzip",
+    "decode_fields",
+    "decode_fields_box",
+    "encode_fields",
+    "max_fields_bytes",
+]
 
-_HEADER_BYTES: Final = 28
-_WORD: Final = 0xFFFFFFFF
 _SPARE_NUMBERS: Final = 28
 """Numbers by which the library's output buffer exceeds its input, and does not check."""
 
@@ -40,6 +63,7 @@ class Fpzip(Codec):
 
     name: ClassVar[str] = "fpzip"
     place: ClassVar[Place] = "worker"
+    decodes_boxes: ClassVar[bool] = native.is_available()
     # Noise takes 3.9 times the chunk.
     working_memory: ClassVar[tuple[int, int]] = (5, 0)
     data_types: ClassVar[tuple[str, ...]] = ("float32", "float64")
@@ -57,7 +81,15 @@ class Fpzip(Codec):
 
     def decode(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> ChunkArray:
         check_holds(type(self), shape, dtype)
+        chunk = self.decode_as_box(data, shape=shape, dtype=dtype)
+        if chunk is not None:
+            return chunk
         return decode_fields(data, self.name, shape=shape, dtype=dtype)
+
+    def decode_box(self, data: Buffer, *, shape: CZYX, box: Ranges, out: ChunkArray) -> bool:
+        check_holds(type(self), shape, out.dtype)
+        fields_box = (0, shape[0]), *box
+        return decode_fields_box(data, self.name, shape=shape, box=fields_box, out=out)
 
     def encode(self, array: ChunkArray) -> bytes:
         check_holds(type(self), array.shape, array.dtype)
@@ -75,37 +107,57 @@ def max_fields_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
     return 64 + math.prod(shape) * (dtype.itemsize + 2)
 
 
-def begins_like_fpzip(data: Buffer) -> bool:
-    """Whether a stream's magic number is there."""
-    if len(data) < _HEADER_BYTES:
-        return False
-    reader = _RangeReader(bytes(data[:_HEADER_BYTES]))
-    return bytes(reader.read(8) & 0xFF for _ in range(4)) == b"fpz\0"
-
-
 def decode_fields(
     data: Buffer, encoding: str, *, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> ChunkArray:
-    """Decode a stream of ``(field, z, y, x)`` numbers.
+    """Decode a stream of ``(field, z, y, x)`` numbers by the library, and make sure of them.
 
     Raises
     ------
     FormatError
         The stream is of another shape or data type, damaged or truncated.
     """
-    precision = _check_header(data, encoding, shape=shape, dtype=dtype).precision
+    precision = checked_header(data, encoding, shape=shape, dtype=dtype).precision
     library = require("fpzip", extra=None, purpose=f"the encoding {encoding}")
     stream, room = bytes(data), max_fields_bytes(shape, dtype)
     with library_errors(encoding):
-        fields = library.decompress(stream + bytes(room), order="C")
+        fields: ChunkArray = library.decompress(stream + bytes(room), order="C")
         if len(stream) <= _capacity(fields):
             is_sound = library.compress(fields, precision=precision, order="C") == stream
         else:
             other = library.decompress(stream + b"\xff" * room, order="C")
             is_sound = other.tobytes() == fields.tobytes()
     if not is_sound:
-        raise FormatError(f"{encoding} chunk of {len(data)} bytes is damaged or truncated")
+        raise _damaged(data, encoding)
     return conform(fields, shape=shape, dtype=dtype)  # type: ignore[arg-type]
+
+
+def decode_fields_box(
+    data: Buffer,
+    encoding: str,
+    *,
+    shape: tuple[int, ...],
+    box: tuple[tuple[int, int], ...],
+    out: ChunkArray,
+) -> bool:
+    """Decode a box of a stream of ``(field, z, y, x)`` numbers, if that is for the kernel.
+
+    Returns whether it was. Its end is checked if the last plane of the stream is in the box.
+
+    Raises
+    ------
+    FormatError
+        The stream is of another shape or data type, damaged or truncated.
+    """
+    outcome = native.decode_box(data, shape=shape, box=box, out=out)
+    if outcome is native.Outcome.DAMAGED:
+        checked_header(data, encoding, shape=shape, dtype=out.dtype)
+        raise _damaged(data, encoding)
+    return outcome is native.Outcome.DONE
+
+
+def _damaged(data: Buffer, encoding: str) -> FormatError:
+    return FormatError(f"{encoding} chunk of {len(data)} bytes is damaged or truncated")
 
 
 def encode_fields(array: ChunkArray, encoding: str, *, precision: int) -> bytes:
@@ -149,7 +201,7 @@ def estimated_bytes(fields: ChunkArray, precision: int) -> float:
     kept = precision or width
     if kept <= width * 3 // 4:
         return 0
-    return _HEADER_BYTES + sum(_field_bytes(field, kept) for field in fields)
+    return HEADER_BYTES + sum(_field_bytes(field, kept) for field in fields)
 
 
 def _field_bytes(field: ChunkArray, kept: int) -> float:
@@ -179,71 +231,3 @@ def _ordered(numbers: ChunkArray, kept: int) -> ChunkArray:
     ordered: ChunkArray = np.where(bits & top, ~bits, bits | top)
     ordered >>= unsigned.type(width - kept)
     return ordered
-
-
-class _Header(NamedTuple):
-    magic: bytes
-    version: int
-    item_bytes: int
-    precision: int
-    shape: tuple[int, int, int, int]
-
-
-def _check_header(
-    data: Buffer, encoding: str, *, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> _Header:
-    if len(data) < _HEADER_BYTES:
-        raise FormatError(f"{encoding} chunk is {len(data)} bytes; its header has 28")
-    header = _read_header(data)
-    if header.magic != b"fpz\0" or header.version != 0x0110:
-        raise FormatError(
-            f"{encoding} chunk begins with {header.magic!r}, version {header.version:#x}; "
-            "expected b'fpz\\x00', version 0x110"
-        )
-    if header.shape != shape or header.item_bytes != dtype.itemsize:
-        raise FormatError(
-            f"{encoding} chunk holds {header.shape} numbers (field, z, y, x) of "
-            f"{header.item_bytes} bytes; expected {shape} of {dtype.itemsize}"
-        )
-    return header
-
-
-def _read_header(data: Buffer) -> _Header:
-    reader = _RangeReader(bytes(data[:_HEADER_BYTES]))
-    magic = bytes(reader.read(8) & 0xFF for _ in range(4))
-    version = reader.read(16)
-    reader.read(8)  # how the library was compiled; it refuses what it cannot read
-    item_bytes = 8 if reader.read(1) else 4
-    precision = reader.read(7)
-    x, y, z, field = (reader.read(16) | reader.read(16) << 16 for _ in range(4))
-    return _Header(magic, version, item_bytes, precision, (field, z, y, x))
-
-
-class _RangeReader:
-    """The range decoder of fpzip, as far as plain integers go."""
-
-    def __init__(self, data: bytes) -> None:
-        self._code = int.from_bytes(data[:4], "big")
-        self._rest = iter(data[4:])
-        self._low = 0
-        self._range = _WORD
-
-    def read(self, num_bits: int) -> int:
-        """The next integer of at most 16 bits."""
-        self._range >>= num_bits
-        if not self._range:
-            return 0
-        number = ((self._code - self._low) & _WORD) // self._range
-        self._low = (self._low + self._range * number) & _WORD
-        while not (self._low ^ (self._low + self._range) & _WORD) >> 24:
-            self._shift(1)
-            self._range = self._range << 8 & _WORD
-        if not self._range >> 16:
-            self._shift(2)
-            self._range = -self._low & _WORD
-        return number
-
-    def _shift(self, num_bytes: int) -> None:
-        for _ in range(num_bytes):
-            self._code = (self._code << 8 | next(self._rest, 0)) & _WORD
-            self._low = self._low << 8 & _WORD

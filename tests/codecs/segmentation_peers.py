@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from precomputed_store.codecs.base import Codec
+
 
 class TensorStoreChunk:
     """A volume of one chunk in TensorStore's memory, compressed_segmentation unless said."""
@@ -141,15 +143,15 @@ def cloudvolume_decode(
 
 
 _CHILD = """
-import os, sys
+import importlib, os, sys
 import numpy as np
-from precomputed_store.codecs import codec_class
 from precomputed_store.errors import FormatError
 
-encoding, data_file, expected_file = sys.argv[1:]
+sys.path.append("tests")
+module, name, data_file, expected_file = sys.argv[1:]
 data = open(data_file, "rb").read()
 expected = np.load(expected_file)
-codec = codec_class(encoding)()
+codec = getattr(importlib.import_module(module), name)()
 unsigned = f"u{expected.itemsize}"
 codec.decode(data, shape=expected.shape, dtype=expected.dtype)
 
@@ -173,7 +175,7 @@ for length in range(len(data)):
 
 
 def outcomes_of_prefixes(
-    encoding: str, data: bytes, expected: np.ndarray, folder: Path
+    codec: type[Codec], data: bytes, expected: np.ndarray, folder: Path
 ) -> list[str]:
     """What each prefix decodes to, each in a process of its own.
 
@@ -183,7 +185,8 @@ def outcomes_of_prefixes(
         pytest.skip("crashes are caught in forked processes")
     (folder / "data").write_bytes(data)
     np.save(folder / "expected.npy", np.ascontiguousarray(expected))
-    arguments = [encoding, str(folder / "data"), str(folder / "expected.npy")]
+    files = str(folder / "data"), str(folder / "expected.npy")
+    arguments = [codec.__module__, codec.__name__, *files]
     child = subprocess.run(
         [sys.executable, "-c", _CHILD, *arguments],
         capture_output=True,

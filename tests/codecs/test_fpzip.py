@@ -3,6 +3,7 @@ import types
 
 import numpy as np
 import pytest
+from hostile_codecs import FpzipInLibrary
 from image_peers import frozen
 from segmentation_peers import (
     cloudvolume_decode,
@@ -11,6 +12,7 @@ from segmentation_peers import (
     walk,
 )
 
+from precomputed_store._native import fpzip as native
 from precomputed_store.codecs.fpzip import Fpzip, estimated_bytes
 from precomputed_store.errors import FormatError, UnsupportedError
 
@@ -38,6 +40,21 @@ def scattered(shape, dtype):
     """Numbers of all magnitudes, which no predictor can compress."""
     rng = np.random.default_rng(0)
     return (rng.choice([-1, 1], shape) * 10 ** rng.uniform(-30, 30, shape)).astype(dtype)
+
+
+@pytest.fixture(params=["kernel", "library"], autouse=True)
+def decoder(request, monkeypatch):
+    """With the compiled kernel, and as where it could not be compiled."""
+    if request.param == "library":
+        monkeypatch.setattr(native, "_library", lambda: None)
+    elif not native.is_available():
+        pytest.skip("the package was installed without a compiler")
+    return request.param
+
+
+@pytest.fixture
+def without_kernel(monkeypatch):
+    monkeypatch.setattr(native, "_library", lambda: None)
 
 
 @pytest.fixture
@@ -92,10 +109,14 @@ def test_arrays_of_any_layout_encode_alike():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_no_prefix_decodes_to_other_numbers(dtype, tmp_path):
+def test_no_prefix_decodes_to_other_numbers(dtype, tmp_path, decoder):
     expected = walk((2, 2, 4, 4), dtype)
     data = cloudvolume_encode(expected, "fpzip")
-    outcomes = outcomes_of_prefixes("fpzip", data, expected, tmp_path)
+    codec = Fpzip if decoder == "kernel" else FpzipInLibrary
+    outcomes = outcomes_of_prefixes(codec, data, expected, tmp_path)
+    if decoder == "kernel":
+        assert set(outcomes) == {"refused"}
+        return
     assert set(outcomes[:28]) == {"refused"}
     assert set(outcomes[28:-3]) <= {"refused", "crashed"}
     assert set(outcomes[-3:]) <= {"refused", "same"}
@@ -127,6 +148,7 @@ def test_garbage_is_refused_before_the_library_sees_it(garbage):
         decode(garbage, FROZEN[0][2])
 
 
+@pytest.mark.usefixtures("without_kernel")
 def test_whatever_the_library_raises_is_a_format_error(monkeypatch):
     error = fpzip.FpzipReadError("cannot read stream")
 
@@ -190,6 +212,7 @@ def test_chunks_are_recognised_by_their_magic():
     assert not Fpzip().recognises(b"", **like)
 
 
+@pytest.mark.usefixtures("without_kernel")
 def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "fpzip", None)
     with pytest.raises(UnsupportedError, match="pip install 'fpzip'"):

@@ -3,6 +3,7 @@ import pytest
 from image_peers import frozen
 from segmentation_peers import cloudvolume_decode, cloudvolume_encode, walk
 
+from precomputed_store._native import fpzip as native
 from precomputed_store.codecs.fpzip import Fpzip
 from precomputed_store.codecs.kempressed import Kempressed
 from precomputed_store.errors import FormatError
@@ -12,6 +13,15 @@ pytest.importorskip("fpzip")
 FROZEN = frozen("kempressed")
 NAMES = [name for name, _, _ in FROZEN]
 SHAPES = [(1, 1, 1, 1), (1, 5, 9, 13), (3, 4, 1, 30), (2, 17, 3, 1)]
+
+
+@pytest.fixture(params=["kernel", "library"], autouse=True)
+def means(request, monkeypatch):
+    """With the compiled kernel, and as where it could not be compiled."""
+    if request.param == "library":
+        monkeypatch.setattr(native, "_library", lambda: None)
+    elif not native.is_available():
+        pytest.skip("the package was installed without a compiler")
 
 
 def decode(data, like):

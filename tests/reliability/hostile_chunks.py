@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+from hostile_codecs import FpzipInLibrary
 
 from precomputed_store import isolation
 from precomputed_store.codecs import ENCODINGS, codec_class, content
@@ -71,14 +72,24 @@ def _chunk(
     found = codec_class(encoding)
     assert found is not None
     codec: Codec = found.from_parameters(parameters)
+    encoded = codec.encode(array) if encoding != "kempressed" else _kempressed(array)
+    return _decoded_by(codec, encoded, array)
 
+
+def _fpzip_in_library(array: np.ndarray) -> tuple[bytes, int, Callable[[Buffer], bytes]]:
+    codec = FpzipInLibrary()
+    return _decoded_by(codec, codec.encode(array), array)
+
+
+def _decoded_by(
+    codec: Codec, encoded: bytes, array: np.ndarray
+) -> tuple[bytes, int, Callable[[Buffer], bytes]]:
     def decode(data: Buffer) -> bytes:
         chunk = isolation.decode(codec, data, shape=array.shape, dtype=array.dtype)  # type: ignore[arg-type]
         assert chunk.shape == array.shape
         assert chunk.dtype == array.dtype
         return chunk.tobytes()
 
-    encoded = codec.encode(array) if encoding != "kempressed" else _kempressed(array)
     return encoded, array.nbytes, decode
 
 
@@ -120,6 +131,7 @@ SUBJECTS = {
         Subject("compresso", partial(_chunk, "compresso", labels("uint64", blocks_per_side=3))),
         Subject("crackle", partial(_chunk, "crackle", labels("uint32"))),
         Subject("fpzip", partial(_chunk, "fpzip", field("float32"))),
+        Subject("fpzip, in its library", partial(_fpzip_in_library, field("float32"))),
         Subject("kempressed", partial(_chunk, "kempressed", field("float32"))),
         Subject("zfpc", partial(_chunk, "zfpc", field("float32"))),
         *(Subject(name, partial(_compressed, name)) for name in content.SUFFIXES),

@@ -71,14 +71,14 @@ def test_a_notebook_survives_what_kills_a_decoder(tmp_path: Path) -> None:
 
     lines = [
         "import sys",
-        f"sys.path[:0] = [{str(HERE.parent.parent)!r}, {str(HERE)!r}]",
+        f"sys.path[:0] = [{str(HERE.parent.parent)!r}, {str(HERE)!r}, {str(HERE.parent)!r}]",
         "from collections import Counter",
         "from hostile_chunks import SUBJECTS, mutants",
         "from precomputed_store.errors import FormatError",
         "found = Counter()",
-        "for data in mutants(SUBJECTS['fpzip'].encoded, 200):",
+        "for data in mutants(SUBJECTS['fpzip, in its library'].encoded, 200):",
         "    try:",
-        "        SUBJECTS['fpzip'].decode(data)",
+        "        SUBJECTS['fpzip, in its library'].decode(data)",
         "    except FormatError as error:",
         "        found['decoder process died' in str(error)] += 1",
         "print(found[True] > 0, sum(found.values()))",
