@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 /* Where a plane is this small a part of the way to the next, planes are read one by one. */
-#define SPARSE 4
+#define SPARSE 2
 /* As many bytes are copied in the time of one call. */
 #define NEAR 8192
 
