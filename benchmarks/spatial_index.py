@@ -30,6 +30,7 @@ VOXELS, RESOLUTION = 64, 8
 CELL_NM = VOXELS * RESOLUTION
 SHARES = {"an eighth": 0.5, "the bounds": 1.0}
 QUERIES = ("one cell", *SHARES, "all of space")
+MEASURED = "measured.json"
 
 
 def make(layer: Path, cells: int, ids: int) -> None:
@@ -108,7 +109,9 @@ def measure(program: str, what: str, folder: Path, cells: int) -> None:
     found = run()
     seconds = time.perf_counter() - start
     answer = None if found is None else len(found)
-    print(json.dumps({"s": round(seconds, 4), "mb": peak_mb() - before, "found": answer}))
+    measured = {"s": round(seconds, 4), "mb": peak_mb() - before, "found": answer}
+    # Not printed: programs say something themselves, even at their end and within a line.
+    (folder / MEASURED).write_text(json.dumps(measured))
 
 
 def peak_mb() -> int:
@@ -119,13 +122,12 @@ def peak_mb() -> int:
 
 def child(program: str, what: str, folder: Path, cells: int) -> dict[str, Any]:
     command = [sys.executable, __file__, "--folder", str(folder), "--cells", str(cells)]
-    done = subprocess.run(
-        [*command, "--program", program, "--what", what],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    # Programs may say something themselves, even at their end.
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    measured: dict[str, Any] = json.loads(lines[-1])
+    found = folder / MEASURED
+    found.unlink(missing_ok=True)
+    subprocess.run(
+        [*command, "--program", program, "--what", what], check=True, capture_output=True
+    )
+    measured: dict[str, Any] = json.loads(found.read_text())
     return measured
 
 
