@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 __all__ = ["bounded", "change_pool", "codec_pool", "run_threaded", "share_out"]
@@ -79,22 +79,36 @@ def run_threaded(
         for item in items:
             function(item)
         return
-    # Handed out one by one: of a few long items, a batch more than another's is a long wait.
-    indices = iter(range(len(items)))
     stop = threading.Event()
-
-    def work() -> None:
-        for index in indices:
-            if stop.is_set():
-                return
-            function(items[index])
-
+    work = _turns(function, items, stop)
     workers = min(workers, len(items))
     if workers <= num_cores():
         _submit(codec_pool(), work, workers, stop)
     else:
         with ThreadPoolExecutor(workers, thread_name_prefix="precomputed-io") as pool:
             _submit(pool, work, workers, stop)
+
+
+def _turns(
+    function: Callable[[T], object], items: Sequence[T], stop: threading.Event
+) -> Callable[[], None]:
+    """What each of several threads does until all items are done, or one has failed.
+
+    One by one: of a few long items, a batch more than another's would be a long wait.
+    """
+    indices = iter(range(len(items)))
+
+    def work() -> None:
+        try:
+            for index in indices:
+                if stop.is_set():
+                    return
+                function(items[index])
+        except BaseException:
+            stop.set()
+            raise
+
+    return work
 
 
 def _do_while_brief(function: Callable[[T], object], items: Sequence[T]) -> int:
@@ -122,19 +136,7 @@ def share_out(function: Callable[[T], object], items: Sequence[T], *, least: int
     least : int
         For how many items it is worth to ask for another thread's help.
     """
-    pending = iter(items)
-    stop = threading.Event()
-
-    def work() -> None:
-        try:
-            for item in pending:
-                if stop.is_set():
-                    return
-                function(item)
-        except BaseException:
-            stop.set()
-            raise
-
+    work = _turns(function, items, threading.Event())
     num_helpers = min(num_cores(), len(items) // least) - 1
     helpers = [codec_pool().submit(work) for _ in range(num_helpers)]
     try:
@@ -151,9 +153,7 @@ def _submit(
 ) -> None:
     futures: list[Future[None]] = [pool.submit(work) for _ in range(workers)]
     try:
-        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        if any(future.exception() for future in done):
-            stop.set()
+        wait(futures)
     except BaseException:
         stop.set()
         raise

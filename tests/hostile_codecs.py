@@ -127,7 +127,6 @@ class Hostile(Codec):
 class CompressoInLibrary(Compresso):
     """As where the kernel could not be compiled."""
 
-    place: ClassVar[Place] = "worker"
     decodes_boxes: ClassVar[bool] = False
 
     def decode_box(self, data: Buffer, *, shape: CZYX, box: Ranges, out: ChunkArray) -> bool:

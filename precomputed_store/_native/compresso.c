@@ -228,24 +228,5 @@ static int check_locations(const stream *in, const slab *of) {
     return of->z + of->runs.depth < in->size[2] ? WRONG_INDEX : DONE;
 }
 
-#define LABEL uint8_t
-#define SUFFIX _uint8
-#include "compresso_typed.h"
-#undef LABEL
-#undef SUFFIX
-
-#define LABEL uint16_t
-#define SUFFIX _uint16
-#include "compresso_typed.h"
-#undef LABEL
-#undef SUFFIX
-
-#define LABEL uint32_t
-#define SUFFIX _uint32
-#include "compresso_typed.h"
-#undef LABEL
-#undef SUFFIX
-
-#define LABEL uint64_t
-#define SUFFIX _uint64
-#include "compresso_typed.h"
+#define TYPED "compresso_typed.h"
+#include "unsigned_types.h"

@@ -5,13 +5,19 @@ from __future__ import annotations
 import ctypes
 import enum
 import functools
-import sys
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from precomputed_store._native.library import ZYX, check_box, integers, is_target, kernels
+from precomputed_store._native.library import (
+    ZYX,
+    Box,
+    call_box_decoder,
+    integers,
+    is_target,
+    kernels,
+)
 
 __all__ = ["Outcome", "decode_box", "encode", "is_available"]
 
@@ -43,26 +49,11 @@ def is_available() -> bool:
 @functools.cache
 def _library() -> ctypes.CDLL | None:
     library = kernels()
-    if library is None or sys.byteorder != "little":
+    if library is None:
         return None
-    if not hasattr(library, "decode_compresso_uint64"):
-        return None  # of an older installation, whose other kernels are the same
     address, sizes = ctypes.c_void_p, ctypes.POINTER(ctypes.c_int64)
     for name in ("uint8", "uint16", "uint32", "uint64"):
         # As attributes, which keep their types: each library["…"] is a new function.
-        decode = getattr(library, f"decode_compresso_{name}")
-        decode.argtypes = [address, ctypes.c_uint64, sizes, sizes, address, sizes]
-        decode.restype = ctypes.c_int
-    return library
-
-
-@functools.cache
-def _encoders(library: ctypes.CDLL) -> ctypes.CDLL | None:
-    """The same library, if it is not from before there was an encoder."""
-    if not hasattr(library, "encode_compresso_uint64"):
-        return None
-    address, sizes = ctypes.c_void_p, ctypes.POINTER(ctypes.c_int64)
-    for name in ("uint8", "uint16", "uint32", "uint64"):
         encode = getattr(library, f"encode_compresso_{name}")
         encode.argtypes = [address, sizes, sizes, ctypes.POINTER(address)]
         encode.restype = ctypes.c_int64
@@ -75,7 +66,7 @@ def decode_box(
     data: bytes | bytearray | memoryview,
     *,
     shape: ZYX,
-    box: tuple[tuple[int, int], ...],
+    box: Box,
     out: npt.NDArray[Any],
 ) -> Outcome | None:
     """Decode a box of a chunk into `out`, or None if that is not for the kernel.
@@ -102,17 +93,8 @@ def decode_box(
     library = _library()
     if library is None or not is_target(out):
         return None
-    check_box(box, shape, out)
-    encoded = np.frombuffer(data, np.uint8)
-    status = getattr(library, f"decode_compresso_uint{8 * out.itemsize}")(
-        encoded.ctypes.data,
-        encoded.size,
-        integers(shape),
-        integers((*(a for a, _ in box), *(b for _, b in box))),
-        out.ctypes.data,
-        integers(out.strides),
-    )
-    outcome = Outcome(status)
+    function = getattr(library, f"decode_compresso_uint{8 * out.itemsize}")
+    outcome = Outcome(call_box_decoder(function, data, shape=shape, box=box, out=out))
     if outcome is Outcome.NO_MEMORY:
         raise MemoryError(f"no memory to decode a chunk of {shape} voxels")
     return outcome
@@ -136,12 +118,11 @@ def encode(labels: npt.NDArray[Any]) -> bytes | None:
         There is no memory for the chunk and a slice.
     """
     library = _library()
-    encoders = _encoders(library) if library is not None else None
-    if encoders is None or not labels.size or max(labels.shape) > _LARGEST_SIZE:
+    if library is None or not labels.size or max(labels.shape) > _LARGEST_SIZE:
         return None
     labels = np.require(labels, labels.dtype.newbyteorder("="), ["A"])
     encoded = ctypes.c_void_p()
-    size: int = getattr(encoders, f"encode_compresso_{labels.dtype.name}")(
+    size: int = getattr(library, f"encode_compresso_{labels.dtype.name}")(
         labels.ctypes.data, integers(labels.strides), integers(labels.shape), ctypes.byref(encoded)
     )
     if size == _OUT_OF_MEMORY:
@@ -153,5 +134,5 @@ def encode(labels: npt.NDArray[Any]) -> bytes | None:
         copied = np.empty(size, np.uint8)
         ctypes.memmove(copied.ctypes.data, encoded, size)
     finally:
-        encoders.free_compresso(encoded)
+        library.free_compresso(encoded)
     return copied.tobytes()

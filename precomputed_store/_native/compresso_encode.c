@@ -183,24 +183,5 @@ static int64_t join(const encoder *of, unsigned label_bytes, uint8_t **out) {
 
 EXPORT void free_compresso(uint8_t *encoded) { free(encoded); }
 
-#define LABEL uint8_t
-#define SUFFIX _uint8
-#include "compresso_encode_typed.h"
-#undef LABEL
-#undef SUFFIX
-
-#define LABEL uint16_t
-#define SUFFIX _uint16
-#include "compresso_encode_typed.h"
-#undef LABEL
-#undef SUFFIX
-
-#define LABEL uint32_t
-#define SUFFIX _uint32
-#include "compresso_encode_typed.h"
-#undef LABEL
-#undef SUFFIX
-
-#define LABEL uint64_t
-#define SUFFIX _uint64
-#include "compresso_encode_typed.h"
+#define TYPED "compresso_encode_typed.h"
+#include "unsigned_types.h"

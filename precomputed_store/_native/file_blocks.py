@@ -28,7 +28,7 @@ def is_available() -> bool:
 @functools.cache
 def _function() -> Any | None:
     library = kernels()
-    if library is None or sys.byteorder != "little" or sys.platform == "win32":
+    if library is None or sys.platform == "win32":
         return None
     function, address, size = library.read_file_blocks, ctypes.c_void_p, ctypes.c_int64
     function.argtypes = [

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import enum
-import functools
-import sys
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from precomputed_store._native.library import check_box, integers, is_target, kernels
+from precomputed_store._native.library import Box, call_box_decoder, is_target, kernels
 
 __all__ = ["Outcome", "decode_box", "is_available"]
 
@@ -33,27 +30,15 @@ def is_available() -> bool:
     return _library() is not None
 
 
-@functools.cache
 def _library() -> ctypes.CDLL | None:
-    library = kernels()
-    if library is None or sys.byteorder != "little":
-        return None
-    if not hasattr(library, "decode_fpzip_float64"):
-        return None  # of an older installation, whose other kernels are the same
-    address, sizes = ctypes.c_void_p, ctypes.POINTER(ctypes.c_int64)
-    for name in ("float32", "float64"):
-        # As attributes, which keep their types: each library["…"] is a new function.
-        decode = getattr(library, f"decode_fpzip_{name}")
-        decode.argtypes = [address, ctypes.c_uint64, sizes, sizes, address, sizes]
-        decode.restype = ctypes.c_int
-    return library
+    return kernels()
 
 
 def decode_box(
     data: bytes | bytearray | memoryview,
     *,
     shape: tuple[int, ...],
-    box: tuple[tuple[int, int], ...],
+    box: Box,
     out: npt.NDArray[Any],
 ) -> Outcome | None:
     """Decode a box of a chunk into `out`, or None if that is not for the kernel.
@@ -80,17 +65,8 @@ def decode_box(
     library = _library()
     if library is None or not is_target(out):
         return None
-    check_box(box, shape, out)
-    encoded = np.frombuffer(data, np.uint8)
-    status = getattr(library, f"decode_fpzip_{out.dtype.name}")(
-        encoded.ctypes.data,
-        encoded.size,
-        integers(shape),
-        integers((*(a for a, _ in box), *(b for _, b in box))),
-        out.ctypes.data,
-        integers(out.strides),
-    )
-    outcome = Outcome(status)
+    function = getattr(library, f"decode_fpzip_{out.dtype.name}")
+    outcome = Outcome(call_box_decoder(function, data, shape=shape, box=box, out=out))
     if outcome is Outcome.NO_MEMORY:
         raise MemoryError(f"no memory to decode a chunk of {shape} numbers")
     return outcome

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import sys
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from precomputed_store._native.library import ZYX, check_box, integers, is_target, kernels
+from precomputed_store._native.library import ZYX, Box, check_box, integers, is_target, kernels
 
 __all__ = ["decode_box", "encode_channel", "is_available"]
 
@@ -32,7 +31,7 @@ def is_available() -> bool:
 @functools.cache
 def _library() -> ctypes.CDLL | None:
     library = kernels()
-    if library is None or sys.byteorder != "little":
+    if library is None:
         return None
     address, size, sizes = ctypes.c_void_p, ctypes.c_uint64, ctypes.POINTER(ctypes.c_int64)
     for name in ("uint32", "uint64"):
@@ -50,7 +49,7 @@ def decode_box(
     *,
     shape: ZYX,
     block: ZYX,
-    box: tuple[tuple[int, int], ...],
+    box: Box,
     out: npt.NDArray[Any],
 ) -> bool:
     """Decode a box of a channel into `out`; whether that was possible.

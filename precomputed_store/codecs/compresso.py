@@ -52,8 +52,8 @@ class Compresso(Codec):
     """Without parameters."""
 
     name: ClassVar[str] = "compresso"
-    place: ClassVar[Place] = "thread" if native.is_available() else "worker"
-    decodes_boxes: ClassVar[bool] = native.is_available()
+    place: ClassVar[Place] = "worker"
+    decodes_boxes: ClassVar[bool] = True
     # Noise, whose tables are longer than its voxels, takes 5.8 times the chunk at 8 bytes per
     # voxel and 9.4 at 1; reserved is more, as tables double when they grow.
     working_memory: ClassVar[tuple[int, int]] = (8, 8)
@@ -64,10 +64,9 @@ class Compresso(Codec):
 
     def decode(self, data: Buffer, *, shape: CZYX, dtype: np.dtype[Any]) -> ChunkArray:
         check_holds(type(self), shape, dtype)
-        out = np.empty(shape, dtype.newbyteorder("="))
-        whole = (0, shape[1]), (0, shape[2]), (0, shape[3])
-        if self.decode_box(data, shape=shape, box=whole, out=out):
-            return conform(out, shape=shape, dtype=dtype)
+        chunk = self.decode_as_box(data, shape=shape, dtype=dtype)
+        if chunk is not None:
+            return chunk
         header = stream.checked_header(data, shape=shape, dtype=dtype)
         with library_errors(self.name):
             labels = _decompress(bytes(data), header)

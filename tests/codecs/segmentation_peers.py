@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import precomputed_store as ps
 from precomputed_store.codecs.base import Codec
 
 
@@ -198,3 +199,30 @@ def outcomes_of_prefixes(
     outcomes = child.stdout.split()
     assert len(outcomes) == len(data)
     return outcomes
+
+
+def check_layer(
+    folder: Path, voxels: np.ndarray[Any, Any], encoding: str, atol: float = 0
+) -> None:
+    """Write ``(channel, z, y, x)`` in chunks of 16³ and read it in every way."""
+    ps.to_precomputed(
+        voxels,
+        folder,
+        dims=("channel", "z", "y", "x"),
+        resolution=(8, 8, 8),
+        encoding=encoding,
+        chunk_size=(16, 16, 16),
+    )
+    volume, expected = ps.open_volume(folder), voxels.T
+
+    def check(found: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> None:
+        assert found.dtype == wanted.dtype
+        if atol:
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=atol)
+        else:
+            np.testing.assert_array_equal(found, wanted)
+
+    for box in (np.s_[...], np.s_[5:40, 16:20, 29:30], np.s_[1:50:3, 2:40:7, ::4]):
+        check(volume[box], expected[box])
+    points = np.random.default_rng(5).integers(0, expected.shape[:3], (200, 3))
+    check(volume.read_points(points), expected[*points.T, 0])

@@ -12,8 +12,8 @@ from segmentation_peers import (
     noise,
 )
 
+from precomputed_store import isolation
 from precomputed_store._native import compresso as native
-from precomputed_store._native.library import kernels
 from precomputed_store.codecs.compresso import Compresso
 from precomputed_store.errors import FormatError, UnsupportedError
 
@@ -51,6 +51,7 @@ def means(request, monkeypatch):
         monkeypatch.setattr(native, "_library", lambda: None)
     elif not native.is_available():
         pytest.skip("the package was installed without a compiler")
+    return request.param
 
 
 @pytest.fixture
@@ -236,9 +237,15 @@ def test_a_missing_library_is_named(monkeypatch):
         decode(FROZEN[0][1], FROZEN[0][2])
 
 
-def test_the_library_needs_a_process_of_its_own_and_the_kernel_does_not():
-    place = "thread" if kernels() is not None else "worker"
-    assert (Compresso.place, Compresso.decodes_boxes) == (place, place == "thread")
+def test_the_library_needs_a_process_of_its_own_and_the_kernel_does_not(means, monkeypatch):
+    _, data, expected = FROZEN[0]
+    taken = []
+    take = isolation._pool.take
+    monkeypatch.setattr(isolation._pool, "take", lambda: taken.append(1) or take())
+    # The process has a kernel of its own, and decodes alike.
+    decoded = isolation.decode(Compresso(), data, shape=expected.shape, dtype=expected.dtype)
+    np.testing.assert_array_equal(decoded, expected)
+    assert bool(taken) == (means == "library")
 
 
 def without_last(section, data):

@@ -169,18 +169,9 @@ def test_what_has_no_voxels_or_too_many_is_not_for_the_kernel(
     assert native.encode(np.zeros(shape, "uint32")) is None
 
 
-def test_a_library_from_before_the_encoder_decodes_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    older = SimpleNamespace(decode_compresso_uint64=None)
-    monkeypatch.setattr(native, "_library", lambda: older)
-    monkeypatch.setattr(native, "_encoders", native._encoders.__wrapped__)
-    labels = voxels_of("cells", (4, 5, 6), "uint64", 5, 1)
-    assert native.encode(labels) is None
-    assert Compresso().encode(labels[np.newaxis]) == by_library(labels)
-
-
 def test_no_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     without = SimpleNamespace(encode_compresso_uint8=lambda *_: -1)
-    monkeypatch.setattr(native, "_encoders", lambda _: without)
+    monkeypatch.setattr(native, "_library", lambda: without)
     with pytest.raises(MemoryError, match=r"no memory to encode a chunk of \(2, 3, 4\) voxels"):
         native.encode(np.zeros((2, 3, 4), "uint8"))
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
-from segmentation_peers import voxels_of
+from segmentation_peers import check_layer, voxels_of
 
-import precomputed_store as ps
 from precomputed_store._native import compresso as native
 from precomputed_store.codecs.compresso import Compresso
 from precomputed_store.errors import FormatError
@@ -58,11 +56,6 @@ def decode(data: bytes, like: np.ndarray[Any, Any], box: Any = (WHOLE,) * 3) -> 
 def refused(data: bytes, like: np.ndarray[Any, Any], match: str, box: Any = (WHOLE,) * 3) -> None:
     with pytest.raises(FormatError, match=match):
         decode(data, like, box)
-
-
-def test_a_library_from_before_this_kernel_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "kernels", lambda: SimpleNamespace(decode_uint32=None))
-    assert native._library.__wrapped__() is None
 
 
 @needs_kernel
@@ -296,21 +289,5 @@ def test_every_selection_reads_alike_with_and_without_it(
 ) -> None:
     if not kernel:
         monkeypatch.setattr(native, "_library", lambda: None)
-        monkeypatch.setattr(Compresso, "place", "worker")
-        monkeypatch.setattr(Compresso, "decodes_boxes", False)
     voxels = voxels_of("cells", (30, 41, 52), dtype, 30, 4)
-    ps.to_precomputed(
-        voxels,
-        tmp_path / "layer",
-        dims=("z", "y", "x"),
-        resolution=(8, 8, 8),
-        encoding="compresso",
-        chunk_size=(16, 16, 16),
-    )
-    volume = ps.open_volume(tmp_path / "layer")
-    expected = voxels.T[..., np.newaxis]
-    np.testing.assert_array_equal(volume[...], expected)
-    np.testing.assert_array_equal(volume[5:40, 16:20, 29], expected[5:40, 16:20, 29:30])
-    np.testing.assert_array_equal(volume[1:50:3, 2:40:7, ::4], expected[1:50:3, 2:40:7, ::4])
-    points = np.random.default_rng(5).integers(0, (52, 41, 30), (200, 3))
-    np.testing.assert_array_equal(volume.read_points(points), voxels[tuple(points[:, ::-1].T)])
+    check_layer(tmp_path / "layer", voxels[np.newaxis], "compresso")

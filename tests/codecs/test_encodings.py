@@ -4,14 +4,11 @@ import pickle
 import numpy as np
 import pytest
 
-from precomputed_store._native import compresso as native
 from precomputed_store.codecs import ENCODINGS, codec_class
 
 CODECS = [codec_class(name) for name in ENCODINGS]
 IN_NEUROGLANCER = {"raw", "jpeg", "png", "jxl", "compressed_segmentation", "compresso"}
-UNSAFE_LIBRARIES = {"crackle", "fpzip", "kempressed"} | (
-    set() if native.is_available() else {"compresso"}
-)
+UNSAFE_LIBRARIES = {"compresso", "crackle", "fpzip", "kempressed"}
 MUCH_MEMORY = {"zfpc"}
 
 

@@ -6,15 +6,14 @@ import ctypes
 import platform
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from hostile_codecs import FpzipInLibrary, KempressedInLibrary
 from hypothesis import given, strategies as st
+from segmentation_peers import check_layer
 
-import precomputed_store as ps
 from precomputed_store import isolation
 from precomputed_store._native import fpzip as native
 from precomputed_store.codecs.base import Codec
@@ -88,11 +87,6 @@ def assert_same_bits(actual: Numbers, expected: Numbers) -> None:
     assert actual.shape == expected.shape
     assert actual.dtype == expected.dtype
     assert actual.tobytes() == expected.tobytes()
-
-
-def test_a_library_from_before_this_kernel_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "kernels", lambda: SimpleNamespace(decode_compresso_uint64=None))
-    assert native._library.__wrapped__() is None
 
 
 @needs_kernel
@@ -422,26 +416,5 @@ def test_every_selection_reads_alike_with_and_without_it(
 ) -> None:
     if not kernel:
         monkeypatch.setattr(native, "_library", lambda: None)
-        for codec in (Fpzip, Kempressed):
-            monkeypatch.setattr(codec, "decodes_boxes", False)
     numbers = numbers_of("smooth", (2, 30, 41, 52), "float32", 4)
-    ps.to_precomputed(
-        numbers,
-        tmp_path / "layer",
-        dims=("channel", "z", "y", "x"),
-        resolution=(8, 8, 8),
-        encoding=encoding,
-        chunk_size=(16, 16, 16),
-    )
-    volume = ps.open_volume(tmp_path / "layer")
-    expected = numbers.T
-    tolerance = 0 if encoding == "fpzip" else 1e-5
-
-    def check(actual: Numbers, expected: Numbers) -> None:
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
-
-    check(volume[...], expected)
-    check(volume[5:40, 16:20, 29], expected[5:40, 16:20, 29:30])
-    check(volume[1:50:3, 2:40:7, ::4], expected[1:50:3, 2:40:7, ::4])
-    points = np.random.default_rng(5).integers(0, (52, 41, 30), (200, 3))
-    check(volume.read_points(points), numbers[0, *points[:, ::-1].T])
+    check_layer(tmp_path / "layer", numbers, encoding, atol=0 if encoding == "fpzip" else 1e-5)
